@@ -1,0 +1,43 @@
+# make train   environment, installation, then one training run   [BACKEND= DATASET= ARGS=]
+# make test    environment, then the fast suite over core and every backend
+# make lint    ruff and mypy        make test-slow   the long studies        make clean   remove .venv
+SHELL := /bin/bash
+BACKEND ?= mindspore
+DATASET ?= pom
+ARGS ?= $(if $(filter pom,$(DATASET)),--data synthetic --config configs/pom_synthetic.yaml,--data synthetic)
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES = setup.py constraints.txt
+
+.PHONY: train test test-slow lint docs clean
+.SECONDARY:
+
+train: $(VENV)/.has-$(BACKEND)
+	$(BIN)/python -m backends.$(BACKEND).train --dataset $(DATASET) $(ARGS)
+
+test: $(VENV)/.has-all $(VENV)/.has-dev
+	$(BIN)/python -m pytest -m "not slow" $(ARGS_TEST)
+
+test-slow: $(VENV)/.has-all $(VENV)/.has-dev
+	$(BIN)/python -m pytest -m slow $(ARGS_TEST)
+
+lint: $(VENV)/.has-dev
+	$(BIN)/ruff check . && $(BIN)/mypy
+
+docs: $(VENV)/.has-dev
+	$(BIN)/python -m core.reference docs/configuration.md
+
+$(VENV)/.has-%: $(VENV)/.made $(SOURCES)
+	@echo "installing .[$*] into $(VENV)"
+	@$(PIP) -e '.[$*]'
+	@touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 13) else "error: Python %d.%d is not supported; make PYTHON=python3.11 (3.10, 3.11 or 3.12)" % v[:2])'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

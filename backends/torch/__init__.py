@@ -1,0 +1,1 @@
+"""LMF in PyTorch."""

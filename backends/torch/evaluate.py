@@ -1,0 +1,7 @@
+"""`python -m backends.torch.evaluate --help`"""
+import sys
+
+from core.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main("evaluate", "torch"))

@@ -1,0 +1,7 @@
+"""`python -m backends.torch.infer --help`"""
+import sys
+
+from core.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main("infer", "torch"))

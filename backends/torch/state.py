@@ -1,0 +1,33 @@
+"""Names and layouts between the network and the neutral state: in PyTorch they are the same."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from core.models import ModelSpec
+from core.randomness import Array
+
+
+def to_numpy(tensor: Tensor) -> Array:
+    """A copy on the host."""
+    array: Array = tensor.detach().cpu().numpy().copy()
+    return array
+
+
+def named_tensors(network: nn.Module, spec: ModelSpec) -> dict[str, Tensor]:
+    """Parameters and statistics by neutral name."""
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    return {p.name: tensors[p.name].data for p in spec.parameters}
+
+
+def read_weights(network: nn.Module, spec: ModelSpec) -> dict[str, Array]:
+    """Neutral weights, copied."""
+    return {name: to_numpy(tensor) for name, tensor in named_tensors(network, spec).items()}
+
+
+def write_weights(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Array]) -> None:
+    """Copy neutral weights into the network, in place: its tensors are views into the optimizer's."""
+    for name, tensor in named_tensors(network, spec).items():
+        tensor.copy_(torch.from_numpy(weights[name].copy()))

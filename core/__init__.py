@@ -1,0 +1,1 @@
+"""Everything that decides a result, computed once, without any deep-learning framework."""

@@ -1,0 +1,80 @@
+"""Checkpoints: one safetensors file with neutral tensors, and the run's record as JSON in its header.
+
+safetensors executes nothing on loading. Files are written whole, so a half-written one can't exist.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from core.config import Config, make_config
+from core.errors import UserError
+from core.files import atomic_path
+from core.models import InputDims, ModelSpec, build_spec
+from core.randomness import Array
+from core.state import State, check_weights
+
+FORMAT = "lmf-checkpoint-1"
+KINDS = ("weights", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds. `progress` is the trainer's: epoch, best loss, history."""
+
+    config: Config
+    dims: InputDims
+    backend: str
+    fingerprint: str
+    state: State
+    progress: dict[str, Any]
+
+    @property
+    def spec(self) -> ModelSpec:
+        return build_spec(self.config, self.dims)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` whole. Raises RunFailed when the disk is full or the folder can't be written."""
+    state = checkpoint.state
+    tensors = {f"{kind}/{name}": array for kind in KINDS for name, array in getattr(state, kind).items()}
+    record = {
+        "config": checkpoint.config.model_dump(mode="json"), "dims": vars(checkpoint.dims),
+        "backend": checkpoint.backend, "fingerprint": checkpoint.fingerprint, "step": state.step,
+        "loss_scale": state.loss_scale, "good_steps": state.good_steps, "progress": checkpoint.progress,
+    }
+    with atomic_path(path) as temporary:
+        # through Python's own write, so that a full disk is an OSError like any other
+        temporary.write_bytes(save(tensors, metadata={"format": FORMAT, "record": json.dumps(record)}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of any backend. Raises UserError naming the file and what is wrong with it."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint file; a run writes best.safetensors and last.safetensors")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); "
+                        "use a checkpoint of this project") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: format is {metadata.get('format')!r}, expected {FORMAT!r}; "
+                        "use a checkpoint of this project")
+    record = json.loads(metadata["record"])
+    config, dims = make_config(record["config"]), InputDims(**record["dims"])
+    weights, exp_avg, exp_avg_sq = (_part(tensors, kind) for kind in KINDS)
+    state = State(weights, exp_avg, exp_avg_sq, record["step"], record["loss_scale"], record["good_steps"])
+    check_weights(build_spec(config, dims), state.weights, str(path))
+    return Checkpoint(config, dims, record["backend"], record["fingerprint"], state, record["progress"])
+
+
+def _part(tensors: Mapping[str, Array], kind: str) -> dict[str, Array]:
+    return {name.removeprefix(f"{kind}/"): value for name, value in tensors.items() if name.startswith(f"{kind}/")}

@@ -1,0 +1,65 @@
+"""What a person sees in the terminal."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from core.config import Config
+from core.data import Dataset
+from core.metrics import Value
+from core.models import ModelSpec
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def print_header(backend: str, config: Config, dataset: Dataset, spec: ModelSpec, path: Path, epoch: int) -> None:
+    """What runs, on what, from where."""
+    rows = ", ".join(f"{name} {split.rows}" for name, split in dataset.splits.items())
+    widths = ", ".join(f"{m} {'x'.join(map(str, dataset.dims.row_shape(m)))}" for m in dataset.modalities)
+    console.print(f"{spec.model.upper()} on {dataset.title} ({rows}; {widths}) in {backend}, {config.device}, "
+                  f"{config.precision}, {spec.parameter_count} parameters, seed {config.seed}")
+    console.print(f"run folder: {path}" + (f", going on after epoch {epoch}" if epoch else ""))
+
+
+def print_cleaning(dataset: Dataset) -> None:
+    """One line per split and modality in which NaN or infinite features were set to 0."""
+    for split, modalities in dataset.cleaning.items():
+        for modality, counts in modalities.items():
+            if any(counts.values()):
+                said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+                console.print(f"cleaned to 0 in {split} {modality}: {said}")
+
+
+def print_epoch(row: Mapping[str, Any]) -> None:
+    """One line per epoch."""
+    skipped = f"  skipped {row['skipped_steps']}" if row["skipped_steps"] else ""
+    console.print(f"epoch {row['epoch']:3d}  train {row['train_loss']:.5f}  valid {row['valid_loss']:.5f}"
+                  f"{'  best' if row['best'] else ''}{skipped}")
+
+
+def print_metrics(metrics: Mapping[str, Value], title: str, notes: Sequence[str]) -> None:
+    """A table of metrics; undefined ones say so. Per-trait metrics are a row per trait."""
+    table = Table(title=title, title_justify="left")
+    single = {name: value for name, value in metrics.items() if " " not in name}
+    for name in ("metric", "value"):
+        table.add_column(name, justify="right" if name == "value" else "left")
+    for name, value in single.items():
+        table.add_row(name, _shown(value))
+    console.print(table)
+    traits = dict.fromkeys(name.split(" ", 1)[1] for name in metrics if " " in name)
+    if traits:
+        measures = list(dict.fromkeys(name.split(" ", 1)[0] for name in metrics if " " in name))
+        table = Table("trait", *measures)
+        for trait in traits:
+            table.add_row(trait, *(_shown(metrics[f"{measure} {trait}"]) for measure in measures))
+        console.print(table)
+    for note in notes:
+        console.print(f"note: {note}")
+
+
+def _shown(value: Value) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

@@ -1,0 +1,91 @@
+"""Checks of single arrays, shared by training data and data without labels."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.data.published import Published
+from core.data.unpickle import UnreadArray
+from core.errors import UserError
+
+Numbers = npt.NDArray[Any]  # integers or floats of any width
+RANK = {"audio": 2, "video": 2, "text": 3}
+SHAPE = {"audio": "(rows, width)", "video": "(rows, width)", "text": "(rows, steps, width)"}
+
+
+def keys_of(mapping: Mapping[Any, Any]) -> dict[str, Any]:
+    """`mapping` with text keys: Python 2 wrote byte strings."""
+    return {key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key): value
+            for key, value in mapping.items()}
+
+
+def listed(names: Mapping[str, Any]) -> str:
+    """The keys of a mapping for a message: quoted, on one line, not too many."""
+    shown = ", ".join(repr(name[:40]) for name in list(names)[:8])
+    return (shown or "nothing") + (", ..." if len(names) > 8 else "")
+
+
+def numeric(value: Any, where: str, way_out: str) -> Numbers:
+    """`value` if it is a NumPy array of integers or floats. Raises UserError otherwise."""
+    if isinstance(value, UnreadArray):
+        raise UserError(f"{where}: dtype {value.code[:20]!r} (no plain numbers), expected numbers; "
+                        f"{way_out}")
+    if not isinstance(value, np.ndarray):
+        raise UserError(f"{where}: is a {type(value).__name__}, expected a NumPy array of numbers; {way_out}")
+    if value.dtype.kind not in "iuf":
+        raise UserError(f"{where}: dtype {value.dtype}, expected integers or floats; {way_out}")
+    return value
+
+
+def features(value: Any, modality: str, where: str, way_out: str) -> Numbers:
+    """Audio or video (N, D), text (N, T, D). (N, 1, D) audio and video lose the middle axis, as in the
+    original. Raises UserError for anything else, and for an axis of length 0."""
+    array = numeric(value, where, way_out)
+    if modality != "text" and array.ndim == 3 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != RANK[modality] or 0 in array.shape:
+        raise UserError(f"{where}: shape {array.shape}, expected {SHAPE[modality]}, "
+                        f"none of them 0; {way_out}")
+    return array
+
+
+def label(value: Any, known: Published, where: str, way_out: str) -> npt.NDArray[np.float32 | np.int64]:
+    """Regression: float32 (N, O). Classification: int64 (N,), made of one-hot rows.
+
+    Raises UserError for a wrong shape, NaN, a value out of range, or a row that isn't one-hot.
+    """
+    array = numeric(value, where, way_out)
+    shape = array.shape
+    if array.ndim == 3 and shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 1 and known.outputs == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] != known.outputs or not len(array):
+        raise UserError(f"{where}: shape {shape}, expected (rows, {known.outputs}); {way_out}")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        row, column = bad[0]
+        raise UserError(f"{where}: {array[row, column]} in row {row}, column {column} ({len(bad)} such), "
+                        f"expected finite labels; repair or drop those rows, or {way_out}")
+    if known.label_range is None:
+        return _class_index(array, where, way_out)
+    low, high = known.label_range
+    bad = np.argwhere((array < low) | (array > high))
+    if len(bad):
+        row, column = bad[0]
+        raise UserError(f"{where}: {array[row, column]:g} in row {row}, column {column} ({len(bad)} such), "
+                        f"expected {low:g} to {high:g}; {way_out}")
+    return array.astype(np.float32, order="C")
+
+
+def _class_index(array: Numbers, where: str, way_out: str) -> npt.NDArray[np.int64]:
+    one_hot = np.all((array == 0) | (array == 1), axis=1) & ((array == 1).sum(axis=1) == 1)  # (N,)
+    if not one_hot.all():
+        row = int(np.argmin(one_hot))
+        values = " ".join(f"{value:g}" for value in array[row])
+        raise UserError(f"{where}: [{values}] in row {row} ({int((~one_hot).sum())} such rows), expected "
+                        f"one-hot rows of {array.shape[1]}; {way_out}")
+    return np.asarray(array.argmax(axis=1), np.int64)

@@ -1,0 +1,74 @@
+"""The one door to the data: `load_dataset(config)`."""
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from core.config import Config
+from core.data.cleaning import sentences
+from core.data.published import PUBLISHED, label_names
+from core.data.readers import missing_modality
+from core.data.record import Dataset, Split, dims_of
+from core.data.store import SCHEMA, read_store
+from core.data.synthetic import synthetic
+from core.errors import UserError
+
+
+def load_dataset(config: Config) -> Dataset:
+    """The data set of `config`: generated, or read from DATA_DIR/<dataset>.pkl through the store.
+
+    Only the chosen modalities (and emotion) are read; text keeps its first `max_len` steps. Raises
+    UserError, one line, when the file is missing, damaged or of another schema, or when a chosen
+    modality can't be learned from.
+    """
+    return synthetic(config) if config.data == "synthetic" else _published(config)
+
+
+def source_path(config: Config) -> Path:
+    """The pickle that `config` names: data_dir may be its folder or the file itself."""
+    return config.data_dir if config.data_dir.is_file() else config.data_dir / f"{config.dataset}.pkl"
+
+
+def _published(config: Config) -> Dataset:
+    source, known = source_path(config), PUBLISHED[config.dataset]
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; put the published {known.name}.pkl there "
+                        f"({known.file_bytes} bytes, sha256 {known.sha256}), give its place with "
+                        "--data_dir, or use --data synthetic")
+    folder = config.store_dir or source.parent / "store"
+    store, arrays = read_store(source, config.dataset, folder, config.emotion, config.modalities)
+    part = store.part(config.emotion)
+    where = f"{source}: {config.emotion}" if config.emotion else str(source)
+    if part is None:
+        raise UserError(f"{where}: no such emotion in the file, found "
+                        f"{', '.join(store.manifest['parts'])}; choose one of these with --emotion")
+    _check_useful(config, where, part["modalities"], part["useless"])
+    if "text" in config.modalities:
+        for content in arrays.values():
+            content["text"] = np.ascontiguousarray(content["text"][:, :config.max_len])
+    train = arrays["train"]
+    cleaning: dict[str, dict[str, dict[str, int]]] = {
+        split: {m: counts[m] for m in config.modalities} for split, counts in part["cleaning"].items()}
+    digest = store.manifest["source"]["sha256"]
+    notes = sentences(cleaning)
+    if digest != known.sha256:
+        notes += (f"{source.name} is not the published file (sha256 {digest}, published {known.sha256})",)
+    dims = dims_of(train)
+    made_of = json.dumps([SCHEMA, digest, config.dataset, config.emotion, config.modalities, dims.steps])
+    return Dataset(known.name, config.emotion, known.task, {name: Split(a) for name, a in arrays.items()},
+                   config.modalities, dims, label_names(known.name, config.emotion), False,
+                   hashlib.sha256(made_of.encode()).hexdigest(), cleaning, str(source), notes)
+
+
+def _check_useful(config: Config, where: str, present: list[str], useless: dict[str, str]) -> None:
+    good = [m for m in present if m not in useless]
+    for modality in config.modalities:
+        if modality not in present:
+            raise UserError(missing_modality(where, modality, tuple(good)))
+        if modality in useless:
+            way_out = (f"leave {modality} out with --modalities {','.join(good)}" if good
+                       else PUBLISHED[config.dataset].way_out)
+            raise UserError(f"{useless[modality]}, expected features that differ between rows; {way_out}")

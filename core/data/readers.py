@@ -1,0 +1,129 @@
+"""The published pickle schemas, checked.
+
+MOSI and POM: {split: {covarep, facet, glove, label}}; IEMOCAP: {emotion: {split: {the same}}}. Keys
+are bytes or str; audio, video and text are accepted for covarep, facet and glove.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.config import EMOTIONS, MODALITIES
+from core.data import checks
+from core.data.cleaning import clean
+from core.data.published import FEATURE_KEYS, LABEL_KEYS, PUBLISHED, SPLITS, Published
+from core.data.unpickle import load_pickle
+from core.errors import UserError
+from core.randomness import Array
+
+
+@dataclass
+class Part:
+    """One data set, or one emotion of IEMOCAP, as read and cleaned.
+
+    arrays: split -> audio (N, A), video (N, V), text (N, T, D) float32 and label. cleaning: split ->
+    modality -> counts. useless: modality -> why nothing can be learned from its train split.
+    """
+
+    arrays: dict[str, dict[str, Array]] = field(default_factory=dict)
+    cleaning: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    useless: dict[str, str] = field(default_factory=dict)
+
+
+def read_published(path: Path, dataset: str) -> dict[str, Part]:
+    """Every part of the pickle `path`: {"": part} for MOSI and POM, {emotion: part} for IEMOCAP.
+
+    A modality may be absent, but then from all splits. Raises UserError, one line naming file,
+    split, key, value and expectation, for whatever is wrong.
+    """
+    known = PUBLISHED[dataset]
+    top = _mapping(load_pickle(path, known.way_out), str(path), known.way_out)
+    if dataset != "iemocap":
+        return {"": _part(top, str(path), known)}
+    emotions = [emotion for emotion in EMOTIONS if emotion in top]
+    if not emotions:
+        raise UserError(f"{path}: has {checks.listed(top)}, expected the emotions {', '.join(EMOTIONS)}; "
+                        f"{known.way_out}")
+    parts = {}
+    for emotion in emotions:
+        where = f"{path}: {emotion}"
+        parts[emotion] = _part(_mapping(top[emotion], where, known.way_out), where, known)
+    return parts
+
+
+def _mapping(value: Any, where: str, way_out: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: is a {type(value).__name__}, expected a dict; {way_out}")
+    return checks.keys_of(value)
+
+
+def _part(top: dict[str, Any], where: str, known: Published) -> Part:
+    part = Part()
+    for split in SPLITS:
+        if split not in top:
+            raise UserError(f"{where}: no split {split!r}, found {checks.listed(top)}, expected "
+                            f"{', '.join(SPLITS)}; {known.way_out}")
+        _read_split(part, split, _mapping(top[split], f"{where}: {split}", known.way_out), where, known)
+    _check_splits_agree(part, where, known)
+    return part
+
+
+def _read_split(part: Part, split: str, content: dict[str, Any], where: str, known: Published) -> None:
+    arrays: dict[str, Array] = {}
+    part.cleaning[split] = {}
+    for modality in MODALITIES:
+        key = next((name for name in FEATURE_KEYS[modality] if name in content), None)
+        if key is None:
+            continue
+        place = f"{where}: {split} {key}"
+        raw = checks.features(content[key], modality, place, known.way_out)
+        arrays[modality], counts = clean(raw)
+        part.cleaning[split][modality] = counts
+        if split == "train":
+            reason = _useless(arrays[modality], sum(counts.values()))
+            if reason:
+                part.useless[modality] = f"{place}: {reason}"
+    key = next((name for name in LABEL_KEYS if name in content), None)
+    if key is None:
+        raise UserError(f"{where}: {split}: no key 'label', found {checks.listed(content)}; {known.way_out}")
+    arrays["label"] = checks.label(content[key], known, f"{where}: {split} {key}", known.way_out)
+    rows = {name: len(array) for name, array in arrays.items()}
+    if len(set(rows.values())) > 1:
+        counted = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise UserError(f"{where}: {split}: differing numbers of rows ({counted}), expected the same in all; "
+                        f"{known.way_out}")
+    part.arrays[split] = arrays
+
+
+def _useless(values: Array, cleaned: int) -> str | None:
+    """Why a modality can't tell rows apart: None when it can, or when there is only one row."""
+    if cleaned == values.size:
+        return f"all {values.size} values are NaN or infinite"
+    if len(values) > 1 and not (values != values[:1]).any():
+        return f"all {len(values)} rows are the same (constant)"
+    return None
+
+
+def _check_splits_agree(part: Part, where: str, known: Published) -> None:
+    train = part.arrays["train"]
+    for split in SPLITS[1:]:
+        for modality in MODALITIES:
+            expected, found = train.get(modality), part.arrays[split].get(modality)
+            if expected is None and found is None:
+                continue
+            if expected is None or found is None:
+                lacking = "train" if expected is None else split
+                raise UserError(f"{where}: {lacking}: no key {FEATURE_KEYS[modality][0]!r} ({modality}), "
+                                f"expected it in all splits or in none; {known.way_out}")
+            if expected.shape[1:] != found.shape[1:]:
+                wanted = ", ".join(map(str, expected.shape[1:]))
+                raise UserError(f"{where}: {split} {modality}: shape {found.shape}, expected "
+                                f"(rows, {wanted}) as in train; {known.way_out}")
+
+
+def missing_modality(where: str, modality: str, present: tuple[str, ...]) -> str:
+    """The message for a modality that was asked for and that no split has."""
+    return (f"{where}: no key {FEATURE_KEYS[modality][0]!r} ({modality}) in any split; "
+            f"leave it out with --modalities {','.join(present)}")

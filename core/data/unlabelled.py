@@ -1,0 +1,83 @@
+"""Reading features without labels, for inference: .npz, .safetensors or .pkl with one array per modality."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from core.data import checks
+from core.data.cleaning import clean
+from core.data.published import FEATURE_KEYS
+from core.data.unpickle import load_pickle
+from core.errors import UserError
+from core.models import InputDims
+from core.randomness import Array
+
+WAY_OUT = "give a .npz, .safetensors or .pkl with the arrays audio, video and text"
+
+
+def read_unlabelled(path: Path, modalities: tuple[str, ...], dims: InputDims,
+                    max_len: int) -> tuple[dict[str, Array], dict[str, dict[str, int]]]:
+    """Arrays of `modalities` (audio (N, A), video (N, V), text (N, T, D), float32) and the cleaning counts.
+
+    Keys are audio, video, text or covarep, facet, glove; labels are ignored. Text keeps its first
+    `max_len` steps. Raises UserError, one line, for a file or array that doesn't fit `dims`.
+    """
+    content = _content(path, modalities)
+    arrays: dict[str, Array] = {}
+    cleaning: dict[str, dict[str, int]] = {}
+    for modality in modalities:
+        key = next((name for name in FEATURE_KEYS[modality] if name in content), None)
+        if key is None:
+            raise UserError(f"{path}: no array {modality!r}, found {checks.listed(content)}; {WAY_OUT}")
+        raw = checks.features(content[key], modality, f"{path}: {key}", WAY_OUT)
+        if raw.shape[-1] != dims.of(modality):
+            raise UserError(f"{path}: {key}: width {raw.shape[-1]} (shape {raw.shape}), expected "
+                            f"{dims.of(modality)}, the width that the model was trained on; "
+                            "extract the same features or use a model trained on these")
+        kept = raw[:, :max_len] if modality == "text" else raw
+        arrays[modality], cleaning[modality] = clean(kept)
+    rows = {name: len(array) for name, array in arrays.items()}
+    if len(set(rows.values())) > 1:
+        counted = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise UserError(f"{path}: differing numbers of rows ({counted}), expected the same in all; {WAY_OUT}")
+    return arrays, cleaning
+
+
+def _content(path: Path, modalities: tuple[str, ...]) -> dict[str, Any]:
+    """What the file holds, by key; arrays of other modalities and labels stay unread where possible."""
+    readers = {".pkl": _pickle, ".npz": _npz, ".safetensors": _safetensors}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path}: suffix {path.suffix!r}, expected .npz, .safetensors or .pkl; {WAY_OUT}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {WAY_OUT}")
+    wanted = {key for modality in modalities for key in FEATURE_KEYS[modality]}
+    try:
+        return reader(path, wanted)
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib, NumPy and safetensors have an exception each for garbage
+        detail = " ".join(f"{type(error).__name__} {error}".split())[:160]
+        raise UserError(f"{path}: not a readable {path.suffix} file ({detail}); {WAY_OUT}") from error
+
+
+def _pickle(path: Path, _: set[str]) -> dict[str, Any]:
+    value = load_pickle(path, WAY_OUT)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: is a {type(value).__name__}, expected a dict; {WAY_OUT}")
+    return checks.keys_of(value)
+
+
+def _npz(path: Path, wanted: set[str]) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as file:
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UserError(f"{path}: a single .npy array, expected a .npz; {WAY_OUT}")
+        return {key: file[key] if key in wanted else None for key in file.files}
+
+
+def _safetensors(path: Path, wanted: set[str]) -> dict[str, Any]:
+    with safe_open(str(path), framework="numpy") as file:
+        return {key: file.get_tensor(key) if key in wanted else None for key in file.keys()}  # noqa: SIM118

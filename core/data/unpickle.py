@@ -1,0 +1,220 @@
+"""Reading pickles of NumPy arrays from strangers: no code of the file's choosing ever runs.
+
+The file may name only the functions below. Each name stands for a plain record of ours, not for
+NumPy's own function; arrays are built afterwards, by us, from checked dtypes and raw bytes.
+Python 2 and 3, NumPy 1 and 2, pickle protocols 0 to 5 are understood.
+"""
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import numpy as np
+
+from core.errors import UserError
+from core.randomness import Array
+
+MAX_DEPTH = 8  # containers within containers; the deepest published file has three
+PLAIN_DTYPE = re.compile(r"[biufSU]\d{1,9}")
+
+
+class Refused(Exception):
+    """The file asks for something that an array does not need."""
+
+
+class _Dtype:
+    """Stands for numpy.dtype."""
+
+    def __init__(self, code: Any = "", align: Any = False, copy: Any = False) -> None:
+        self.code, self.order, self.plain = _text(code), "=", True
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = _text(state[1])
+        self.plain = all(part is None for part in state[2:5])  # no subarray, no named fields
+
+    def numpy(self) -> np.dtype[Any] | None:
+        """The dtype; None for objects, records and other things that aren't numbers or strings."""
+        if not self.plain or self.order not in "<>=|" or not PLAIN_DTYPE.fullmatch(self.code):
+            return None
+        return np.dtype((self.order if self.order in "<>" else "=") + self.code)
+
+
+class _Array:
+    """Stands for the array that NumPy's reconstruct functions return."""
+
+    def __init__(self, shape: Any = (), dtype: Any = None, data: Any = None, fortran: bool = False) -> None:
+        self.shape, self.dtype, self.data, self.fortran = shape, dtype, data, fortran
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, self.dtype, self.fortran, self.data = state
+
+    def numpy(self) -> Array | UnreadArray:
+        dtype = self.dtype.numpy() if type(self.dtype) is _Dtype else None
+        if dtype is None or type(self.data) not in (bytes, bytearray):
+            return UnreadArray(self.dtype.code if type(self.dtype) is _Dtype else "unknown")
+        shape = tuple(int(size) for size in self.shape)
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(self.data):
+            raise Refused(f"an array of shape {shape} and dtype {dtype} comes with {len(self.data)} bytes")
+        values: Array = np.frombuffer(self.data, dtype) if len(self.data) else np.empty(0, dtype)
+        return values.reshape(shape, order="F" if self.fortran else "C")
+
+
+class _Scalar(_Array):
+    """Stands for a NumPy scalar: an array without axes."""
+
+
+class UnreadArray:
+    """An array that isn't made of plain numbers or strings. Whoever needs it has to refuse it."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: Any, data: Any = None) -> _Scalar:
+    return _Scalar((), dtype, data)
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    return _Array(shape, dtype, data, fortran=order == "F")
+
+
+def _encode(value: Any, encoding: Any) -> bytes:
+    """How Python 3 writes bytes into protocols that have none."""
+    if _text(encoding) not in ("latin1", "latin-1"):
+        raise Refused(f"codec {encoding!r}")
+    return bytes(value.encode("latin-1"))
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+class _Ndarray:
+    """Stands for numpy.ndarray, which is only ever named, never called."""
+
+    def __init__(self) -> None:
+        raise Refused("a call of numpy.ndarray")
+
+
+ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _Ndarray,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
+    ("builtins", "bytes"): _no_bytes,
+}
+# Other ways to call or fetch things. An array needs none of them, so they don't exist here.
+UNUSED_OPCODES = (
+    pickle.PERSID, pickle.BINPERSID, pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX,
+    pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
+)
+
+
+class _Unpickler(pickle._Unpickler):
+    """The pickle machine in Python: unlike the C one, it can be stripped, and it allots no memory for
+    numbers that a file merely mentions. Arrays are single opcodes, so it is as fast."""
+
+    stack: list[Any]
+    read: Callable[[int], bytes]
+    append: Callable[[Any], None]
+    dispatch: ClassVar[dict[int, Any]] = {code: step for code, step in pickle._Unpickler.dispatch.items()
+                                          if code not in {opcode[0] for opcode in UNUSED_OPCODES}}
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        super().__init__(file, fix_imports=False, encoding="bytes")
+        self.size = size
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        try:
+            return ALLOWED[module_name, global_name]
+        except KeyError:
+            raise Refused(f"{module_name}.{global_name}"[:200]) from None
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if type(target) not in (_Array, _Dtype):  # else it would set attributes of our classes
+            raise Refused(f"a change of a {type(target).__name__}")
+        target.__setstate__(state)
+
+    def load_bytearray8(self) -> None:
+        size = int.from_bytes(self.read(8), "little")
+        if size > self.size:  # the stock opcode fills that much memory before it reads
+            raise EOFError
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+
+def load_pickle(path: Path, way_out: str = "write it again with pickle.dump") -> Any:
+    """The dicts, lists, tuples, scalars and NumPy arrays in the pickle `path`; strings may be bytes.
+
+    Arrays that aren't plain numbers or strings come back as `UnreadArray`. Raises UserError, one
+    line ending in `way_out`, for a file that is missing, empty, truncated, no pickle, or that asks
+    for anything beyond ALLOWED; nothing of the file's choosing has run then.
+    """
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            if size == 0:
+                raise UserError(f"{path}: the file is empty (0 bytes), expected a pickle; {way_out}")
+            return _resolve(_Unpickler(file, size).load(), 0, {})
+    except UserError:
+        raise
+    except Refused as error:
+        named = " ".join(str(error).split())
+        raise UserError(f"{path}: refused, the pickle asks for {named}; expected NumPy arrays in dicts only, "
+                        f"nothing of it was run; {way_out}") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error}); {way_out}") from error
+    except Exception as error:  # garbage ends in any of a dozen exceptions; all mean the same
+        reason = "the pickle is cut short" if isinstance(error, EOFError) else "not a readable pickle"
+        detail = " ".join(f"{type(error).__name__} {error}".split())[:120]
+        raise UserError(f"{path}: {reason} ({size} bytes, {detail}); {way_out}") from error
+
+
+def _resolve(value: Any, depth: int, seen: dict[int, Any]) -> Any:
+    """Turn our stand-ins into arrays, each object once however often it is referred to."""
+    if depth > MAX_DEPTH:
+        raise Refused(f"more than {MAX_DEPTH} containers within each other")
+    if isinstance(value, (_Array, _Dtype, dict, list, tuple)) and id(value) not in seen:
+        seen[id(value)] = _resolve_one(value, depth + 1, seen)
+    return seen.get(id(value), value)
+
+
+def _resolve_one(value: Any, depth: int, seen: dict[int, Any]) -> Any:
+    if isinstance(value, _Scalar):
+        array = value.numpy()
+        return array[()] if isinstance(array, np.ndarray) else array
+    if isinstance(value, _Array):
+        return value.numpy()
+    if isinstance(value, _Dtype):
+        return UnreadArray(value.code)
+    if isinstance(value, dict):
+        return {_key(key): _resolve(item, depth, seen) for key, item in value.items()}
+    return type(value)(_resolve(item, depth, seen) for item in value)
+
+
+def _key(key: Any) -> Any:
+    if not isinstance(key, (str, bytes, int)):
+        raise Refused(f"a dict key of type {type(key).__name__}")
+    return key

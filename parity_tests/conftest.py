@@ -1,0 +1,122 @@
+"""Workers, cases and batches that all rungs share. One worker process per backend and test session."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.backend import BACKENDS, missing_reason
+from core.config import Config, make_config
+from core.models import InputDims, ModelSpec, build_spec
+from core.plan import Batch, EpochPlan, make_plan
+from core.randomness import Array
+from core.state import State, initial_state
+from core.worker import RemoteSession, Worker
+
+WIDTHS = {"audio_hidden": 5, "video_hidden": 3, "text_hidden": 6, "rank": 3, "weight_decay": 0.01,
+          "learning_rate": 0.001, "factor_learning_rate": 0.003}
+CASES: dict[str, dict[str, Any]] = {
+    "three": {"dataset": "iemocap", **WIDTHS},
+    "three scores": {"dataset": "pom", **WIDTHS},
+    "audio video": {"dataset": "pom", "modalities": "audio,video", **WIDTHS},
+    "text": {"dataset": "mosi", "modalities": "text", **WIDTHS, "rank": 1},
+    "post fusion": {"dataset": "mosi", "apply_post_fusion_dropout": True, **WIDTHS},
+}
+SIZES = {"audio": 7, "video": 4, "text": 6, "steps": 5}
+ROWS = 21  # batches of 8 leave a ragged last one of 5
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
+
+
+@dataclass
+class Lab:
+    """One session of a backend with everything that a rung compares it by."""
+
+    config: Config
+    spec: ModelSpec
+    session: RemoteSession
+    state: State
+    arrays: dict[str, Array]
+
+    def batch(self, rows: slice, epoch: int = 0) -> Batch:
+        """Rows in row order, with the dropout masks of that epoch."""
+        masks = self.plan(epoch, 8).masks
+        inputs = {m: self.arrays[m][rows] for m in self.spec.modalities}
+        return Batch(inputs, self.arrays["label"][rows], {name: mask[rows] for name, mask in masks.items()})
+
+    def plan(self, epoch: int, batch_size: int, rows: int = ROWS) -> EpochPlan:
+        return make_plan(self.spec, 3, epoch, rows, batch_size, self.config.precision)
+
+
+def make_arrays(spec: ModelSpec, dtype: str, rows: int = ROWS) -> dict[str, Array]:
+    """Random features and labels; audio has a constant channel, as the published data has."""
+    draw = np.random.default_rng(5)
+    arrays: dict[str, Array] = {}
+    for modality in ("audio", "video", "text"):  # drawn for all, so that cases share their numbers
+        values = draw.normal(0.2, 0.7, (rows, *InputDims(**SIZES).row_shape(modality)))
+        if modality == "audio":
+            values[:, 2] = 0.25
+        if modality in spec.modalities:
+            arrays[modality] = values.astype(dtype)
+    arrays["label"] = (draw.integers(0, 2, rows) if spec.task == "classification"
+                       else draw.uniform(-3, 3, (rows, spec.output_dim)).astype(dtype))
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def workers() -> Iterator[dict[str, Worker]]:
+    started: dict[str, Worker] = {}
+    yield started
+    for worker in started.values():
+        worker.close()
+
+
+@pytest.fixture(scope="session")
+def open_lab(workers: dict[str, Worker]) -> Any:
+    """open_lab(backend, precision, case) -> Lab with initial state and data; `role` keeps two of them apart."""
+
+    def open_one(backend: str, precision: str, case: str, role: str = "subject") -> Lab:
+        reason = missing_reason(backend)
+        if reason:
+            pytest.skip(reason)
+        if backend not in workers:
+            workers[backend] = Worker(backend)
+        values = {**CASES[case], "precision": precision}
+        config = make_config(values)
+        sizes = {m: SIZES[m] * (m in config.modalities) for m in ("audio", "video", "text")}
+        dims = InputDims(**sizes, steps=SIZES["steps"] * ("text" in config.modalities))
+        spec = build_spec(config, dims)
+        session = workers[backend].open(f"{role} {precision} {case}", values, dims)
+        arrays = make_arrays(spec, precision)
+        state = initial_state(spec, 3, precision)
+        session.load_state(state)
+        for split in ("train", "valid"):
+            session.load_data(split, arrays)
+        return Lab(config, spec, session, state, arrays)
+
+    return open_one
+
+
+@pytest.fixture(params=list(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=["float64", "float32"])
+def precision(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def lab(open_lab: Any, backend: str, precision: str, case: str) -> Lab:
+    return open_lab(backend, precision, case)
