@@ -4,6 +4,7 @@ The parent exchanges plain values and NumPy arrays with it and never imports a f
 """
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import tempfile
@@ -36,6 +37,10 @@ class Worker:
         """Open a session under `key`, replacing the one that was there."""
         self.call("open", key, dict(values), dims)
         return RemoteSession(self, key)
+
+    def run(self, function: str, *args: Any) -> Any:
+        """Call `module:function` in the worker, with plain values."""
+        return self.call("run", function, *args)
 
     def call(self, *message: Any) -> Any:
         """Send a call, wait for the answer. Raises what the call raised, or RunFailed if the worker died."""
@@ -92,6 +97,9 @@ def _answer(backend: str, sessions: dict[str, Any], message: tuple[Any, ...]) ->
             config = make_config(values)
             sessions[key] = open_session(backend, build_spec(config, dims), config)
             return "ok", None
+        if message[0] == "run":
+            module, function = message[1].split(":")
+            return "ok", getattr(importlib.import_module(module), function)(*message[2:])
         _, key, method, *args = message
         return "ok", getattr(sessions[key], method)(*args)
     except UserError as error:

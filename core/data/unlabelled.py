@@ -72,9 +72,10 @@ def _pickle(path: Path, _: set[str]) -> dict[str, Any]:
 
 
 def _npz(path: Path, wanted: set[str]) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as file:
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise UserError(f"{path}: a single .npy array, expected a .npz; {WAY_OUT}")
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        raise UserError(f"{path}: a single .npy array, expected a .npz; {WAY_OUT}")
+    with loaded as file:
         return {key: file[key] if key in wanted else None for key in file.files}
 
 

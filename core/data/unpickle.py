@@ -187,7 +187,8 @@ def load_pickle(path: Path, way_out: str = "write it again with pickle.dump") ->
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); {way_out}") from error
     except Exception as error:  # garbage ends in any of a dozen exceptions; all mean the same
-        reason = "the pickle is cut short" if isinstance(error, EOFError) else "not a readable pickle"
+        short = isinstance(error, EOFError) or "exhausted" in str(error) or "truncated" in str(error)
+        reason = "the pickle is cut short" if short else "not a readable pickle"
         detail = " ".join(f"{type(error).__name__} {error}".split())[:120]
         raise UserError(f"{path}: {reason} ({size} bytes, {detail}); {way_out}") from error
 

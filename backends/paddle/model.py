@@ -1,0 +1,130 @@
+"""The network in Paddle: LMF (Liu & Shen et al., ACL 2018, equation 8), parameters under the original's names.
+
+Layers own the parameters; the forward pass is functional, calls Paddle's kernels (`paddle._C_ops`) and looks
+each tensor up once, at construction, because at batch 16 the checks of `paddle.nn` cost as much as the arithmetic.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, _C_ops, nn
+
+from core.models import BATCHNORM_EPS, BATCHNORM_MOMENTUM, ModelSpec
+
+Layers = dict[str, Tensor]
+Place = Any  # paddle.CPUPlace, paddle.CUDAPlace or paddle.CustomPlace: three classes without a base
+
+
+class DenseSubNet(nn.Layer):
+    """Audio or video: BatchNorm, mask, three linear layers with ReLU. (B, A) -> (B, H)."""
+
+    def __init__(self, name: str, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1D(width)
+        self.linear_1 = nn.Linear(width, hidden)
+        self.linear_2 = nn.Linear(hidden, hidden)
+        self.linear_3 = nn.Linear(hidden, hidden)
+        self.statistics = (self.norm._mean, self.norm._variance)
+        self.affine = (self.norm.weight, self.norm.bias)
+        self.linears = tuple((f"{name}.{key}", linear.weight, linear.bias) for key, linear in
+                             (("linear_1", self.linear_1), ("linear_2", self.linear_2), ("linear_3", self.linear_3)))
+        self.name = name
+
+    def forward(self, x: Tensor, mask: Tensor | None, layers: Layers, train: bool) -> Tensor:
+        # One row has no variance: BatchNorm then works as in evaluation and its statistics stay.
+        if train and len(x) > 1:
+            y = batch_norm(x, *self.affine, *self.statistics)  # (B, A)
+        else:
+            y = F.batch_norm(x, *self.statistics, *self.affine, training=False, epsilon=BATCHNORM_EPS)  # (B, A)
+        layers[f"{self.name}.norm"] = y
+        if mask is not None:
+            y = y * mask
+        for name, weight, bias in self.linears:
+            y = layers[name] = _C_ops.relu(_C_ops.addmm(bias, y, weight, 1.0, 1.0))  # (B, H)
+        return y
+
+
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """BatchNorm by the batch's own statistics, (B, A) -> (B, A); updates `mean` and `variance` (A,) in place.
+
+    Paddle's own running variance is biased, torch's is not. So Paddle writes to copies, with momentum 0, which
+    makes them the batch's statistics; changing what Paddle itself wrote would break the backward pass.
+    """
+    # arguments after the affine pair: evaluation, momentum, eps, layout, global statistics, trainable statistics
+    y, batch_mean, batch_variance, *_ = _C_ops.batch_norm(
+        x, _C_ops.assign(mean), _C_ops.assign(variance), weight, bias,
+        False, 0.0, BATCHNORM_EPS, "NCHW", False, False)
+    unbiased = len(x) / (len(x) - 1)
+    for running, batch, factor in ((mean, batch_mean, 1.0), (variance, batch_variance, unbiased)):
+        _C_ops.scale_(running, 1 - BATCHNORM_MOMENTUM, 0.0, True)
+        _C_ops.add_(running, _C_ops.scale(batch, BATCHNORM_MOMENTUM * factor, 0.0, True))
+    return y
+
+
+class TextSubNet(nn.Layer):
+    """LSTM, mask on its last state, one linear layer. (T, B, D) -> (B, O)."""
+
+    def __init__(self, name: str, width: int, hidden: int, out: int, place: Place) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(width, hidden)
+        self.linear_1 = nn.Linear(hidden, out)
+        self.weights = list(self.rnn.parameters())
+        self.name, self.place = name, place
+
+    def forward(self, x: Tensor, mask: Tensor | None, layers: Layers, train: bool) -> Tensor:
+        width, hidden = self.rnn.input_size, self.rnn.hidden_size
+        zeros = _C_ops.full_batch_size_like(x, [1, -1, hidden], x.dtype, 0.0, 1, 1, self.place)  # (1, B, H)
+        # nn.LSTM's own kernel without its argument checks; arguments: row lengths, dropout state and rate,
+        # bidirectional, sizes, layers, mode, seed, evaluation
+        _, _, (last, _) = _C_ops.rnn(x, [zeros, zeros], self.weights, None, self.rnn._dropout_state, 0.0,
+                                     False, width, hidden, 1, "LSTM", 0, not train)
+        h = layers[f"{self.name}.rnn"] = _C_ops.reshape(last, [-1, hidden])  # (1, B, H) -> (B, H), also for B = 1
+        if mask is not None:
+            h = h * mask
+        linear = self.linear_1
+        y = layers[f"{self.name}.linear_1"] = _C_ops.addmm(linear.bias, h, linear.weight, 1.0, 1.0)  # (B, O)
+        return y
+
+
+class LMF(nn.Layer):
+    """Low-rank fusion of one to three modalities into (B, output_dim). Parameters take Paddle's default dtype."""
+
+    def __init__(self, spec: ModelSpec, place: Place) -> None:
+        super().__init__(dtype=paddle.get_default_dtype())
+        self.rank, self.output_dim = spec.rank, spec.output_dim
+        shapes = {p.name: p.shape for p in spec.parameters}
+        for modality in spec.modalities:
+            factor = self.create_parameter(shapes[f"{modality}_factor"])  # (R, 1 + H, O)
+            self.add_parameter(f"{modality}_factor", factor)
+        self.fusion_weights = self.create_parameter(shapes["fusion_weights"])  # (1, R)
+        self.fusion_bias = self.create_parameter(shapes["fusion_bias"])  # (1, O)
+        for modality in spec.modalities:
+            name, width = f"{modality}_subnet", spec.dims.of(modality)
+            out = shapes[f"{name}.linear_1.weight"][0]
+            self.add_sublayer(name, TextSubNet(name, width, spec.text_hidden, out, place) if modality == "text"
+                              else DenseSubNet(name, width, out))
+        self.branches = tuple((m, getattr(self, f"{m}_subnet"), getattr(self, f"{m}_factor"))
+                              for m in spec.modalities)
+
+    def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor], train: bool) -> tuple[Tensor, Layers]:
+        """inputs: audio (B, A), video (B, V), text (T, B, D). Returns (B, O) and the named activations."""
+        layers: Layers = {}
+        terms: Tensor | None = None
+        shape = [-1, self.rank, self.output_dim]
+        for modality, subnet, factor in self.branches:
+            h = subnet.forward(inputs[modality], masks.get(f"{modality}_subnet"), layers, train)  # (B, H)
+            flat = _C_ops.reshape(_C_ops.transpose(factor, [1, 0, 2]), [factor.shape[1], -1])  # -> (1 + H, R O)
+            z = _C_ops.pad(h, [0, 0, 1, 0], 1.0)  # a column of ones before: (B, H) -> (B, 1 + H)
+            term = z @ flat  # (B, 1 + H) -> (B, R O)
+            terms = term if terms is None else terms * term
+        assert terms is not None  # the schema asks for at least one modality
+        layers["fusion"] = _C_ops.reshape(terms, shape)  # (B, R, O)
+        if "fusion" in masks:
+            terms = terms * masks["fusion"]
+        terms = _C_ops.reshape(terms, shape)  # (B, R, O)
+        weighted = _C_ops.reshape(self.fusion_weights, [-1, 1]) * terms  # (R, 1) * (B, R, O)
+        output = _C_ops.sum(weighted, [1], None, False) + self.fusion_bias  # (B, R, O) -> (B, O)
+        layers["output"] = output
+        return output, layers
