@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from core.errors import UserError
 
@@ -22,7 +31,7 @@ EPOCHS = {"mosi": 500, "pom": 500, "iemocap": 100}
 def _split_names(value: Any) -> Any:
     """Flags say `audio,video`; YAML may say that or a list. The order is always audio, video, text."""
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)):
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         return value
     if not names or len(set(names)) != len(names):
         raise ValueError(f"expected one to three different names out of {', '.join(MODALITIES)}")
@@ -30,7 +39,10 @@ def _split_names(value: Any) -> Any:
 
 
 def _loss_scale(value: Any) -> Any:
-    return value if value == "dynamic" else float(value)
+    try:
+        return value if value == "dynamic" else float(value)
+    except (TypeError, ValueError):
+        raise ValueError("expected dynamic or a number") from None
 
 
 Modality = Literal["audio", "video", "text"]
@@ -103,6 +115,14 @@ class Config(BaseModel):
     model_path: Path | None = Field(
         None, description="folder for checkpoints (default: inside the run folder)")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` as true, and pydantic true as 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("is a truth value, which this key doesn't take")
+        return value
+
     @model_validator(mode="after")
     def _resolve(self) -> Config:
         """Fill the defaults that depend on other keys, and refuse combinations without a meaning."""
@@ -135,8 +155,8 @@ class Config(BaseModel):
         return "classification" if self.dataset == "iemocap" else "regression"
 
     def identity(self) -> dict[str, Any]:
-        """The keys that decide the result, JSON-ready: everything but where files lie."""
-        places = {"data_dir", "store_dir", "run_id", "signature", "output_path", "model_path"}
+        """The keys that a resumed run must share, JSON-ready: those that decide the result or find its checkpoints."""
+        places = {"data_dir", "store_dir", "run_id", "signature", "output_path"}
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in places}
 
 
@@ -164,8 +184,10 @@ def _distinct(error: ValidationError) -> list[Any]:
 
 def _describe(item: Any, origin: Mapping[str, str]) -> str:
     message = str(item["msg"]).removeprefix("Value error, ").replace("Input should", "should")
-    if not item["loc"]:
-        return message
+    if not item["loc"]:  # a combination of keys: the message begins with the one to change
+        subject, _, reason = message.partition(": ")
+        key = subject.split(" = ")[0]
+        return f"{subject} (from {origin[key]}): {reason}" if key in origin else message
     key = str(item["loc"][0])
     if item["type"] == "missing":
         return f"--{key} is required: {Config.model_fields[key].description}"

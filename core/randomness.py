@@ -64,7 +64,7 @@ def dropout_masks(spec: ModelSpec, seed: int, epoch: int, rows: int, dtype: str 
     for site in spec.dropout_sites:
         count = rows * site.width
         halves = _bits((count + 1) // 2, seed, "dropout", epoch, site.name).view(np.uint32)[:count]
-        kept = halves >= np.uint32(round(site.rate * 2**32))  # P(dropped) = rate to 2^-32
+        kept = halves >= np.uint32(min(round(site.rate * 2**32), 2**32 - 1))  # P(dropped) = rate to 2^-32
         scale = np.asarray(1 / (1 - site.rate), dtype=dtype)
         masks[site.name] = (kept.astype(dtype) * scale).reshape(rows, site.width)
     return masks

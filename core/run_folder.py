@@ -10,8 +10,6 @@ import csv
 import io
 import json
 import platform
-import shutil
-import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -19,14 +17,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.summary import scalar
 
 from core.config import Config
+from core.curves import Curves
 from core.data import Dataset
 from core.errors import UserError
-from core.files import atomic_path, naming_errors, write_json, write_text
+from core.files import atomic_path, write_json, write_text
 from core.losses import softmax
 from core.randomness import Array
 
@@ -69,9 +65,13 @@ def new_run_folder(config: Config, backend: str) -> Path:
 
 
 def newest_run(config: Config, backend: str) -> Path:
-    """The run folder with the highest number for this configuration's name. Raises UserError if none."""
+    """The run folder with the highest number for this configuration's name. Raises UserError if none.
+
+    A folder without config.yaml belongs to a run that was killed before it began: nothing to continue.
+    """
     prefix = f"{base_name(config, backend)}-"
-    found = [path for path in config.output_path.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
+    found = [path for path in config.output_path.glob(f"{prefix}*")
+             if path.name.removeprefix(prefix).isdigit() and (path / "config.yaml").is_file()]
     if config.run_id is not None:
         found = [path for path in found if path.name == f"{prefix}{config.run_id}"]
     if not found:
@@ -86,7 +86,7 @@ class RunFolder:
         self.path = path
         checkpoints = config.model_path / path.name if config.model_path else path
         self.best, self.last = checkpoints / "best.safetensors", checkpoints / "last.safetensors"
-        self._curves: EventsWriter | None = None
+        self._curves: Curves | None = None
 
     def write_start(self, config: Config, dataset: Dataset, backend: str, parameter_count: int) -> None:
         """The resolved configuration and where everything came from."""
@@ -105,34 +105,26 @@ class RunFolder:
         """All finished epochs, one JSON object a line."""
         write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
-    def restart_curves(self, rows: Sequence[Row]) -> None:
-        """Begin the TensorBoard file anew from the history, so a resumed run shows each epoch once.
+    def has_history(self) -> bool:
+        """Whether an epoch was ever finished."""
+        path = self.path / "history.jsonl"
+        return path.is_file() and path.stat().st_size > 0
 
-        tensorboardX's plain event writer: SummaryWriter's thread would lose the error of a full disk.
-        """
-        folder = self.path / "tensorboard"
-        shutil.rmtree(folder, ignore_errors=True)
-        with naming_errors(folder):
-            folder.mkdir(parents=True)
-            self._curves = EventsWriter(str(folder / "events"))
+    def restart_curves(self, rows: Sequence[Row]) -> None:
+        """Begin the TensorBoard file anew from the history, so a resumed run shows each epoch once."""
+        self._curves = Curves(self.path / "tensorboard")
         for row in rows:
-            self.add_curves(row)
+            self._curves.add(row)
 
     def add_curves(self, row: Row) -> None:
         """Append the losses of an epoch."""
-        if self._curves is None:
-            return
-        with naming_errors(self.path / "tensorboard"):
-            for key in ("train_loss", "valid_loss"):
-                event = Event(wall_time=time.time(), step=row["epoch"], summary=scalar(key, row[key]))
-                self._curves.write_event(event)
-            self._curves.flush()
+        if self._curves is not None:
+            self._curves.add(row)
 
     def close(self) -> None:
         """Close the TensorBoard file."""
         if self._curves is not None:
-            with naming_errors(self.path / "tensorboard"):
-                self._curves.close()
+            self._curves.close()
             self._curves = None
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:

@@ -60,6 +60,9 @@ class Trainer:
         Raises UserError when the checkpoint belongs to another configuration or other data.
         """
         if not self.folder.last.is_file():
+            if self.folder.has_history():
+                raise UserError(f"{self.folder.last}: is missing, but the run has finished epochs; "
+                                "put the file back or start a new run")
             return
         checkpoint = load_checkpoint(self.folder.last)
         refuse_changes(self.config, checkpoint.config)

@@ -32,7 +32,7 @@ def drop(*path: str) -> Change:
     return change
 
 
-def at(row: int, value: float) -> Callable[[Any], Any]:
+def at(row: int, value: Any) -> Callable[[Any], Any]:
     def change(array: Any) -> Any:
         array[row] = value
         return array
@@ -52,9 +52,11 @@ BAD: list[tuple[str, str, Change, list[str]]] = [
     ("label key missing", "mosi", drop("test", "label"), ["test: no key 'label'", "'covarep'"]),
     ("feature key missing once", "mosi", drop("valid", "facet"), ["valid: no key 'facet'", "in all splits"]),
     ("feature key only there", "mosi", drop("train", "facet"), ["train: no key 'facet'", "in all splits"]),
-    ("rows differ", "mosi", put("train", "glove", lambda x: x[:-1]), ["train: differing", "text 6", "label 7"]),
-    ("audio rank", "mosi", put("train", "covarep", np.zeros((7, 2, 4))), ["train covarep", "(7, 2, 4)", "(rows, width)"]),
-    ("text rank", "pom", put("valid", "glove", np.zeros((3, 6))), ["valid glove", "(3, 6)", "(rows, steps, width)"]),
+    ("rows differ", "mosi", put("train", "glove", lambda x: x[:-1]), ["train: differing", "text 6, label 7"]),
+    ("audio rank", "mosi", put("train", "covarep", np.zeros((7, 2, 4))),
+     ["train covarep", "(7, 2, 4)", "(rows, width)"]),
+    ("text rank", "pom", put("valid", "glove", np.zeros((3, 6))),
+     ["valid glove", "(3, 6)", "(rows, steps, width)"]),
     ("zero rows", "mosi", put("test", "covarep", np.zeros((0, 4))), ["test covarep", "(0, 4)"]),
     ("zero labels", "mosi", put("test", "label", np.zeros((0, 1))), ["test label", "(0, 1)"]),
     ("list", "mosi", put("test", "covarep", [[1.0]]), ["test covarep", "is a list"]),
@@ -63,30 +65,40 @@ BAD: list[tuple[str, str, Change, list[str]]] = [
     ("flags", "mosi", put("test", "facet", np.ones((4, 3), bool)), ["test facet", "dtype bool"]),
     ("records", "mosi", put("test", "facet", np.zeros(4, [("a", "f4")])), ["test facet", "no plain numbers"]),
     ("audio width", "mosi", put("test", "covarep", np.ones((4, 9))), ["test audio", "(4, 9)", "(rows, 4)"]),
-    ("text steps", "mosi", put("valid", "glove", np.ones((3, 2, 6))), ["valid text", "(3, 2, 6)", "(rows, 5, 6)"]),
+    ("text steps", "mosi", put("valid", "glove", np.ones((3, 2, 6))),
+     ["valid text", "(3, 2, 6)", "(rows, 5, 6)"]),
     ("label NaN", "mosi", put("train", "label", at(2, np.nan)), ["train label", "nan in row 2", "1 such"]),
-    ("label inf", "pom", put("train", "label", at(2, np.inf)), ["train label", "inf in row 2"]),
+    ("label inf", "pom", put("train", "label", at(2, np.inf)), ["train label", "inf in row 2", "finite"]),
     ("label low", "mosi", put("test", "label", at(1, -3.5)), ["test label", "-3.5 in row 1", "-3 to 3"]),
     ("label high", "pom", put("valid", "label", at(1, 7.5)), ["valid label", "7.5 in row 1", "0 to 7"]),
     ("label below 0", "pom", put("valid", "label", at(0, -0.1)), ["valid label", "-0.1 in row 0", "0 to 7"]),
     ("17 traits", "pom", put("train", "label", np.ones((7, 17))), ["train label", "(7, 17)", "(rows, 16)"]),
     ("flat traits", "pom", put("train", "label", np.ones(7)), ["train label", "(7,)", "(rows, 16)"]),
-    ("constant", "mosi", put("train", "facet", np.ones((7, 3))), ["train facet", "constant", "--modalities audio,text"]),
+    ("constant", "mosi", put("train", "facet", np.ones((7, 3))),
+     ["train facet", "constant", "--modalities audio,text"]),
     ("all NaN", "mosi", put("train", "glove", np.full((7, 5, 6), np.nan)),
      ["train glove", "NaN or infinite", "--modalities audio,video"]),
-    ("modality absent", "mosi", lambda c: [c[s].pop("glove") for s in c], ["no key 'glove'", "--modalities audio,video"]),
-    ("no emotion", "iemocap", lambda c: [c.pop("happy"), c.pop("sad")], ["has nothing", "happy, sad, angry, neutral"]),
+    ("modality absent", "mosi", lambda c: [c[s].pop("glove") for s in c],
+     ["no key 'glove'", "--modalities audio,video"]),
+    ("no emotion", "iemocap", lambda c: [c.pop("happy"), c.pop("sad")],
+     ["has nothing", "happy, sad, angry, neutral"]),
     ("emotion missing", "iemocap", drop("happy"), ["happy: no such emotion", "sad", "--emotion"]),
-    ("not one-hot", "iemocap", lambda c: put("train", "label", at(3, 1))(c["happy"]), ["happy: train label", "[1 1] in row 3"]),
-    ("one-hot of 0", "iemocap", lambda c: put("train", "label", at(0, 0))(c["sad"]), ["sad: train label", "[0 0] in row 0"]),
-    ("half", "iemocap", lambda c: put("train", "label", at(0, 0.5))(c["happy"]), ["[0.5 0.5] in row 0", "one-hot"]),
+    ("not one-hot", "iemocap", lambda c: put("train", "label", at(3, 1))(c["happy"]),
+     ["happy: train label", "[1 1] in row 3"]),
+    ("one-hot of 0", "iemocap", lambda c: put("train", "label", at(0, 0))(c["sad"]),
+     ["sad: train label", "[0 0] in row 0"]),
+    ("half", "iemocap", lambda c: put("train", "label", at(0, 0.5))(c["happy"]),
+     ["[0.5 0.5] in row 0", "one-hot"]),
+    ("one and a half", "iemocap", lambda c: put("train", "label", at(0, [1, 0.5]))(c["happy"]),
+     ["[1 0.5] in row 0", "one-hot"]),
     ("three classes", "iemocap", lambda c: put("test", "label", np.eye(3)[[0, 1, 2, 0]])(c["happy"]),
      ["happy: test label", "(4, 3)", "(rows, 2)"]),
     ("label rank", "iemocap", lambda c: put("test", "label", np.zeros(4))(c["happy"]), ["(4,)", "(rows, 2)"]),
 ]
 
 
-@pytest.mark.parametrize(("dataset", "change", "words"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+@pytest.mark.parametrize(("dataset", "change", "words"), [row[1:] for row in BAD],
+                         ids=[row[0] for row in BAD])
 def test_bad_input(tmp_path: Path, dataset: str, change: Change, words: list[str]) -> None:
     content = content_of(dataset)
     change(content)
@@ -111,7 +123,8 @@ def test_missing_file_names_what_to_get(tmp_path: Path) -> None:
     for dataset, known in PUBLISHED.items():
         with pytest.raises(UserError) as error:
             load_dataset(config_for(tmp_path, dataset))
-        one_line(error, str(tmp_path / f"{dataset}.pkl"), known.sha256, str(known.file_bytes), "--data synthetic")
+        one_line(error, str(tmp_path / f"{dataset}.pkl"), known.sha256, str(known.file_bytes),
+                 "--data synthetic")
 
 
 @pytest.mark.parametrize("dataset", ["mosi", "pom", "iemocap"])

@@ -36,7 +36,8 @@ def test_shapes_and_labels(dataset: str) -> None:
     for count, split in zip(rows, data.splits.values(), strict=True):
         shapes = {name: array.shape for name, array in split.arrays.items()}
         label = (count,) if dataset == "iemocap" else (count, outputs)
-        assert shapes == {"audio": (count, audio), "video": (count, video), "text": (count, 20, 300), "label": label}
+        assert shapes == {"audio": (count, audio), "video": (count, video), "text": (count, 20, 300),
+                          "label": label}
         assert all(array.flags.c_contiguous for array in split.arrays.values())
         values = split.arrays["label"]
         assert values.dtype == (np.int64 if dataset == "iemocap" else np.float32)
@@ -44,7 +45,8 @@ def test_shapes_and_labels(dataset: str) -> None:
         assert values.min() >= low and values.max() <= high
 
 
-@pytest.mark.parametrize(("emotion", "share"), [("happy", 0.15), ("sad", 0.2), ("angry", 0.25), ("neutral", 0.4)])
+@pytest.mark.parametrize(("emotion", "share"),
+                         [("happy", 0.15), ("sad", 0.2), ("angry", 0.25), ("neutral", 0.4)])
 def test_share_of_an_emotion(emotion: str, share: float) -> None:
     label = generated("iemocap", emotion=emotion, modalities="audio").splits["train"].arrays["label"]
     assert abs(label.mean() - (share * 0.97 + (1 - share) * 0.03)) < 0.02
@@ -55,7 +57,7 @@ def test_scales_and_dead_channels() -> None:
     audio, video = arrays["audio"], arrays["video"]
     assert list(np.flatnonzero(np.ptp(audio, axis=0) == 0)) == [36, 37, 38, 39]
     assert abs(audio.mean(0)).max() < 0.4 and audio.var(0).max() < 0.08
-    assert 0.0005 < video.var(0).min() and video.var(0).max() < 0.027
+    assert video.var(0).min() > 0.0005 and video.var(0).max() < 0.027
 
 
 @pytest.mark.parametrize("dataset", SHAPES)
@@ -87,10 +89,11 @@ def summary(array: Any) -> Any:
     return array.mean(axis=1) if array.ndim == 3 else array
 
 
-def correlation(model: Any, data: Dataset, modalities: tuple[str, ...], trait: int) -> float:
+def correlation(model: Any, data: Dataset, modality: str, trait: int) -> float:
     """Of a model's test predictions with the label."""
-    inputs = {s: np.concatenate([summary(data.splits[s].arrays[m]) for m in modalities], axis=1) for s in data.splits}
-    labels = {s: data.splits[s].arrays["label"].reshape(data.splits[s].rows, -1)[:, trait] for s in data.splits}
+    inputs = {name: summary(split.arrays[modality]) for name, split in data.splits.items()}
+    labels = {name: split.arrays["label"].reshape(split.rows, -1)[:, trait]
+              for name, split in data.splits.items()}
     predicted = model.fit(inputs["train"], labels["train"]).predict(inputs["test"])
     return 0.0 if np.ptp(predicted) == 0 else float(np.corrcoef(predicted, labels["test"])[0, 1])
 
@@ -101,9 +104,9 @@ def test_one_modality_alone_is_at_chance(dataset: str, modality: str) -> None:
     data = generated(dataset)
     bound = 4 / np.sqrt(data.splits["test"].rows)  # four standard errors of a correlation of 0
     for trait in (0, 1, 2, 3) if dataset == "pom" else (0,):
-        assert abs(correlation(RidgeCV(), data, (modality,), trait)) < bound
+        assert abs(correlation(RidgeCV(), data, modality, trait)) < bound
     boosted = HistGradientBoostingRegressor(max_iter=30, random_state=0)
-    assert abs(correlation(boosted, data, (modality,), 3 if dataset == "pom" else 0)) < bound
+    assert abs(correlation(boosted, data, modality, 3 if dataset == "pom" else 0)) < bound
 
 
 @pytest.mark.parametrize("dataset", ["mosi", "iemocap"])

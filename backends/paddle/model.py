@@ -125,6 +125,6 @@ class LMF(nn.Layer):
             terms = terms * masks["fusion"]
         terms = _C_ops.reshape(terms, shape)  # (B, R, O)
         weighted = _C_ops.reshape(self.fusion_weights, [-1, 1]) * terms  # (R, 1) * (B, R, O)
-        output = _C_ops.sum(weighted, [1], None, False) + self.fusion_bias  # (B, R, O) -> (B, O)
+        output = _C_ops.add(_C_ops.sum(weighted, [1], None, False), self.fusion_bias)  # (B, R, O) -> (B, O)
         layers["output"] = output
         return output, layers

@@ -62,7 +62,7 @@ def synthetic(config: Config) -> Dataset:
     dims = dims_of(splits["train"].arrays)
     notes = ["synthetic data: its scores say nothing about the published data set"]
     if len(config.modalities) < 3:
-        notes.append("its signal is spread over audio, video and text: without one, little or nothing is left")
+        notes.append("its signal joins audio, video and text: without one, little or nothing is left")
     made_of = f"synthetic/{origin}/{','.join(config.modalities)}/{dims.steps}"
     return Dataset(known.name, emotion, known.task, splits, config.modalities, dims,
                    label_names(known.name, emotion), True, hashlib.sha256(made_of.encode()).hexdigest(),

@@ -30,15 +30,14 @@ class _Dtype:
     """Stands for numpy.dtype."""
 
     def __init__(self, code: Any = "", align: Any = False, copy: Any = False) -> None:
-        self.code, self.order, self.plain = _text(code), "=", True
+        self.code, self.order = _text(code), "="
 
     def __setstate__(self, state: Any) -> None:
         self.order = _text(state[1])
-        self.plain = all(part is None for part in state[2:5])  # no subarray, no named fields
 
     def numpy(self) -> np.dtype[Any] | None:
         """The dtype; None for objects, records and other things that aren't numbers or strings."""
-        if not self.plain or self.order not in "<>=|" or not PLAIN_DTYPE.fullmatch(self.code):
+        if self.order not in "<>=|" or not PLAIN_DTYPE.fullmatch(self.code):
             return None
         return np.dtype((self.order if self.order in "<>" else "=") + self.code)
 
