@@ -65,6 +65,9 @@ def open_session(backend: str, spec: ModelSpec, config: Config) -> Session:
     if reason:
         raise UserError(reason)
     limit_threads(config.threads)
+    package = importlib.import_module(f"backends.{backend}")
+    if hasattr(package, "prepare"):  # what has to happen before the framework is imported
+        package.prepare(config)
     module = importlib.import_module(f"backends.{backend}.session")
     session: Session = module.open_session(spec, config)
     return session

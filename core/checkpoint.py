@@ -68,12 +68,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: format is {metadata.get('format')!r}, expected {FORMAT!r}; "
                         "use a checkpoint of this project")
-    record = json.loads(metadata["record"])
-    config, dims = make_config(record["config"]), InputDims(**record["dims"])
     weights, exp_avg, exp_avg_sq = (_part(tensors, kind) for kind in KINDS)
-    state = State(weights, exp_avg, exp_avg_sq, record["step"], record["loss_scale"], record["good_steps"])
-    check_weights(build_spec(config, dims), state.weights, str(path))
-    return Checkpoint(config, dims, record["backend"], record["fingerprint"], state, record["progress"])
+    try:
+        record = json.loads(metadata["record"])
+        config, dims = make_config(record["config"]), InputDims(**record["dims"])
+        state = State(weights, exp_avg, exp_avg_sq, record["step"], record["loss_scale"], record["good_steps"])
+        checkpoint = Checkpoint(config, dims, record["backend"], record["fingerprint"], state, record["progress"])
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(f"{path}: its record can't be read ({type(error).__name__}: {error}); "
+                        "use a checkpoint of this project") from error
+    check_weights(checkpoint.spec, state.weights, str(path))
+    return checkpoint
 
 
 def _part(tensors: Mapping[str, Array], kind: str) -> dict[str, Array]:

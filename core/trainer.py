@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,8 @@ class Trainer:
         return self.progress.epoch >= (self.config.epochs or 0) or self.progress.stale >= self.config.patience
 
     def _epoch(self) -> Row:
-        config, progress = self.config, self.progress
-        epoch, train = progress.epoch, self.dataset.splits["train"]
+        config, before = self.config, self.progress
+        epoch, train = before.epoch, self.dataset.splits["train"]
         start = time.perf_counter()
         plan = make_plan(self.spec, config.seed, epoch, train.rows, config.batch_size, config.precision)
         result = self.session.train_epoch(plan)
@@ -107,22 +108,23 @@ class Trainer:
         valid_loss = mean_loss(self.session.predict("valid"), valid.arrays["label"])
         if not math.isfinite(valid_loss):
             self._fail(epoch, f"validation loss after step {len(result.losses)} is {valid_loss}")
-        improved = progress.best_loss is None or valid_loss < progress.best_loss
+        improved = before.best_loss is None or valid_loss < before.best_loss
         row = {"epoch": epoch + 1, "train_loss": float(result.losses.sum()) / train.rows, "valid_loss": valid_loss,
                "best": improved, "skipped_steps": result.skipped}
-        progress.epoch, progress.stale = epoch + 1, 0 if improved else progress.stale + 1
-        progress.history.append(row)
+        progress = Progress(epoch + 1, before.best_loss, before.best_epoch, before.stale + 1, [*before.history, row])
+        if improved:
+            progress.best_loss, progress.best_epoch, progress.stale = valid_loss, epoch + 1, 0
         state = self.session.state()
         if improved:
-            progress.best_loss, progress.best_epoch = valid_loss, epoch + 1
-            self._save(self.folder.best, State(state.weights, step=state.step))
-        self._save(self.folder.last, state)  # last, so that a kill between the two repeats this epoch
+            self._save(self.folder.best, State(state.weights, step=state.step), progress)
+        self._save(self.folder.last, state, progress)  # last, so that a kill between the two repeats this epoch
+        self.progress = progress  # not before: an interrupt reports the epochs that are kept
         self.folder.write_history(progress.history)
         return row
 
-    def _save(self, path: Any, state: State) -> None:
+    def _save(self, path: Path, state: State, progress: Progress) -> None:
         save_checkpoint(path, Checkpoint(self.config, self.spec.dims, self.backend, self.dataset.fingerprint, state,
-                                         asdict(self.progress)))
+                                         asdict(progress)))
 
     def _fail(self, epoch: int, what: str) -> None:
         kept = f"the best model so far (epoch {self.progress.best_epoch}) is in {self.folder.best}"

@@ -65,7 +65,7 @@ def test_no_draw_depends_on_another() -> None:
     """Any order of calls; any other modality, parameter, mask or width elsewhere."""
     first = initial_weights(spec_of(), 1)
     batch_order(1, 0, 50)
-    np.random.seed(3)  # noqa: NPY002
+    np.random.seed(3)
     assert all(np.array_equal(value, first[name]) for name, value in initial_weights(spec_of(), 1).items())
     alone = initial_weights(spec_of(modalities="video"), 1)
     assert all(np.array_equal(value, first[name]) for name, value in alone.items())

@@ -25,7 +25,7 @@ class Inference(nn.Layer):
         self.network, self.modalities = network, modalities
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
-        named = dict(zip(self.modalities, inputs))
+        named = dict(zip(self.modalities, inputs))  # noqa: B905  # Paddle's tracer knows no `strict`
         if "text" in named:
             named["text"] = named["text"].transpose([1, 0, 2])  # (B, T, D) -> (T, B, D)
         output: Tensor = self.network(named, {}, False)[0]
@@ -43,10 +43,12 @@ def export_network(network: LMF, spec: ModelSpec, dtype: paddle.dtype, path: Pat
     layer = Inference(network, spec.modalities)
     layer.eval()
     weights = path.with_suffix(".pdiparams")
-    with tempfile.TemporaryDirectory() as folder, atomic_path(weights) as temporary, atomic_path(path) as program:
+    # the program is renamed last, so that it never stands there without its weights
+    with (atomic_path(path) as program, atomic_path(weights) as values,
+          tempfile.TemporaryDirectory(dir=path.parent) as folder):
         paddle.jit.save(layer, f"{folder}/network", input_spec=[inputs])
         program.write_bytes(Path(folder, "network.json").read_bytes())
-        temporary.write_bytes(Path(folder, "network.pdiparams").read_bytes())
+        values.write_bytes(Path(folder, "network.pdiparams").read_bytes())
     return [path, weights]
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import paddle
-import paddle.nn.functional as F
-from paddle import Tensor, _C_ops, nn
+from paddle import Tensor, nn
 
 from core.models import BATCHNORM_EPS, BATCHNORM_MOMENTUM, ModelSpec
 
+kernels: Any = paddle._C_ops  # what paddle.nn calls in the end; Any, because its type stubs lag behind
 Layers = dict[str, Tensor]
 Place = Any  # paddle.CPUPlace, paddle.CUDAPlace or paddle.CustomPlace: three classes without a base
 
@@ -26,7 +26,7 @@ class DenseSubNet(nn.Layer):
         self.linear_1 = nn.Linear(width, hidden)
         self.linear_2 = nn.Linear(hidden, hidden)
         self.linear_3 = nn.Linear(hidden, hidden)
-        self.statistics = (self.norm._mean, self.norm._variance)
+        self.statistics: tuple[Any, Any] = (self.norm._mean, self.norm._variance)
         self.affine = (self.norm.weight, self.norm.bias)
         self.linears = tuple((f"{name}.{key}", linear.weight, linear.bias) for key, linear in
                              (("linear_1", self.linear_1), ("linear_2", self.linear_2), ("linear_3", self.linear_3)))
@@ -34,32 +34,34 @@ class DenseSubNet(nn.Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None, layers: Layers, train: bool) -> Tensor:
         # One row has no variance: BatchNorm then works as in evaluation and its statistics stay.
-        if train and len(x) > 1:
-            y = batch_norm(x, *self.affine, *self.statistics)  # (B, A)
-        else:
-            y = F.batch_norm(x, *self.statistics, *self.affine, training=False, epsilon=BATCHNORM_EPS)  # (B, A)
+        y = batch_norm(x, *self.affine, *self.statistics, train and len(x) > 1)  # (B, A)
         layers[f"{self.name}.norm"] = y
         if mask is not None:
             y = y * mask
+        # addmm's backward pass crashes unless all three inputs ask for gradients; here they do
         for name, weight, bias in self.linears:
-            y = layers[name] = _C_ops.relu(_C_ops.addmm(bias, y, weight, 1.0, 1.0))  # (B, H)
+            y = layers[name] = kernels.relu(kernels.addmm(bias, y, weight, 1.0, 1.0))  # (B, H)
         return y
 
 
-def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """BatchNorm by the batch's own statistics, (B, A) -> (B, A); updates `mean` and `variance` (A,) in place.
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, train: bool) -> Tensor:
+    """BatchNorm, (B, A) -> (B, A); with `train` by the batch's own statistics, updating `mean` and `variance` (A,).
 
-    Paddle's own running variance is biased, torch's is not. So Paddle writes to copies, with momentum 0, which
-    makes them the batch's statistics; changing what Paddle itself wrote would break the backward pass.
+    Not Paddle's own kernel: that one keeps a biased running variance and rounds eps to float32 in float64 too.
     """
-    # arguments after the affine pair: evaluation, momentum, eps, layout, global statistics, trainable statistics
-    y, batch_mean, batch_variance, *_ = _C_ops.batch_norm(
-        x, _C_ops.assign(mean), _C_ops.assign(variance), weight, bias,
-        False, 0.0, BATCHNORM_EPS, "NCHW", False, False)
-    unbiased = len(x) / (len(x) - 1)
-    for running, batch, factor in ((mean, batch_mean, 1.0), (variance, batch_variance, unbiased)):
-        _C_ops.scale_(running, 1 - BATCHNORM_MOMENTUM, 0.0, True)
-        _C_ops.add_(running, _C_ops.scale(batch, BATCHNORM_MOMENTUM * factor, 0.0, True))
+    if train:
+        batch_mean = kernels.mean(x, [0], False)  # (A,)
+        centred = kernels.subtract(x, batch_mean)
+        batch_variance = kernels.mean(kernels.square(centred), [0], False)  # (A,), biased
+        unbiased = len(x) / (len(x) - 1)
+        for running, batch, factor in ((mean, batch_mean, 1.0), (variance, batch_variance, unbiased)):
+            kernels.scale_(running, 1 - BATCHNORM_MOMENTUM, 0.0, True)
+            kernels.add_(running, kernels.scale(batch.detach(), BATCHNORM_MOMENTUM * factor, 0.0, True))
+        variance = batch_variance
+    else:
+        centred = kernels.subtract(x, mean)
+    normal = kernels.multiply(centred, kernels.rsqrt(kernels.scale(variance, 1.0, BATCHNORM_EPS, True)))
+    y: Tensor = kernels.add(kernels.multiply(normal, weight), bias)
     return y
 
 
@@ -75,16 +77,17 @@ class TextSubNet(nn.Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None, layers: Layers, train: bool) -> Tensor:
         width, hidden = self.rnn.input_size, self.rnn.hidden_size
-        zeros = _C_ops.full_batch_size_like(x, [1, -1, hidden], x.dtype, 0.0, 1, 1, self.place)  # (1, B, H)
+        zeros = kernels.full_batch_size_like(x, [1, -1, hidden], x.dtype, 0.0, 1, 1, self.place)  # (1, B, H)
         # nn.LSTM's own kernel without its argument checks; arguments: row lengths, dropout state and rate,
         # bidirectional, sizes, layers, mode, seed, evaluation
-        _, _, (last, _) = _C_ops.rnn(x, [zeros, zeros], self.weights, None, self.rnn._dropout_state, 0.0,
+        _, _, (last, _) = kernels.rnn(x, [zeros, zeros], self.weights, None, self.rnn._dropout_state, 0.0,
                                      False, width, hidden, 1, "LSTM", 0, not train)
-        h = layers[f"{self.name}.rnn"] = _C_ops.reshape(last, [-1, hidden])  # (1, B, H) -> (B, H), also for B = 1
+        h = layers[f"{self.name}.rnn"] = kernels.reshape(last, [-1, hidden])  # (1, B, H) -> (B, H), also for B = 1
         if mask is not None:
             h = h * mask
         linear = self.linear_1
-        y = layers[f"{self.name}.linear_1"] = _C_ops.addmm(linear.bias, h, linear.weight, 1.0, 1.0)  # (B, O)
+        y: Tensor = kernels.addmm(linear.bias, h, linear.weight, 1.0, 1.0)  # (B, O)
+        layers[f"{self.name}.linear_1"] = y
         return y
 
 
@@ -96,8 +99,8 @@ class LMF(nn.Layer):
         self.rank, self.output_dim = spec.rank, spec.output_dim
         shapes = {p.name: p.shape for p in spec.parameters}
         for modality in spec.modalities:
-            factor = self.create_parameter(shapes[f"{modality}_factor"])  # (R, 1 + H, O)
-            self.add_parameter(f"{modality}_factor", factor)
+            rank, width, out = shapes[f"{modality}_factor"]
+            self.add_parameter(f"{modality}_factor", self.create_parameter([width, rank * out]))  # (1 + H, R O)
         self.fusion_weights = self.create_parameter(shapes["fusion_weights"])  # (1, R)
         self.fusion_bias = self.create_parameter(shapes["fusion_bias"])  # (1, O)
         for modality in spec.modalities:
@@ -115,16 +118,14 @@ class LMF(nn.Layer):
         shape = [-1, self.rank, self.output_dim]
         for modality, subnet, factor in self.branches:
             h = subnet.forward(inputs[modality], masks.get(f"{modality}_subnet"), layers, train)  # (B, H)
-            flat = _C_ops.reshape(_C_ops.transpose(factor, [1, 0, 2]), [factor.shape[1], -1])  # -> (1 + H, R O)
-            z = _C_ops.pad(h, [0, 0, 1, 0], 1.0)  # a column of ones before: (B, H) -> (B, 1 + H)
-            term = z @ flat  # (B, 1 + H) -> (B, R O)
+            z = kernels.pad(h, [0, 0, 1, 0], 1.0)  # a column of ones in front: (B, H) -> (B, 1 + H)
+            term = z @ factor  # (B, 1 + H) -> (B, R O)
             terms = term if terms is None else terms * term
         assert terms is not None  # the schema asks for at least one modality
-        layers["fusion"] = _C_ops.reshape(terms, shape)  # (B, R, O)
+        terms = layers["fusion"] = kernels.reshape(terms, shape)  # (B, R, O)
         if "fusion" in masks:
-            terms = terms * masks["fusion"]
-        terms = _C_ops.reshape(terms, shape)  # (B, R, O)
-        weighted = _C_ops.reshape(self.fusion_weights, [-1, 1]) * terms  # (R, 1) * (B, R, O)
-        output = _C_ops.add(_C_ops.sum(weighted, [1], None, False), self.fusion_bias)  # (B, R, O) -> (B, O)
+            terms = terms * kernels.reshape(masks["fusion"], shape)
+        weighted = kernels.reshape(self.fusion_weights, [-1, 1]) * terms  # (R, 1) * (B, R, O)
+        output: Tensor = kernels.add(kernels.sum(weighted, [1], None, False), self.fusion_bias)  # (B, R, O) -> (B, O)
         layers["output"] = output
         return output, layers

@@ -5,8 +5,9 @@ import math
 from collections.abc import Sequence
 
 import paddle
-from paddle import Tensor, _C_ops, nn
+from paddle import Tensor, nn
 
+from backends.paddle.model import kernels
 from backends.paddle.state import named_tensors, read, write
 from core.config import Config
 from core.models import ADAM_BETAS, ADAM_EPS, ModelSpec, ParameterSpec
@@ -45,15 +46,15 @@ class Group:
         """
         beta1, beta2 = ADAM_BETAS
         mean, square = self.exp_avg, self.exp_avg_sq
-        gradient = _C_ops.concat([_C_ops.reshape(g, [-1]) for g in gradients], 0)
+        gradient = kernels.concat([kernels.reshape(g, [-1]) for g in gradients], 0)
         if weight_decay:
-            _C_ops.add_(gradient, _C_ops.scale(self.flat, weight_decay, 0.0, True))
-        _C_ops.add_(_C_ops.scale_(mean, beta1, 0.0, True), _C_ops.scale(gradient, 1 - beta1, 0.0, True))
-        _C_ops.add_(_C_ops.scale_(square, beta2, 0.0, True),
-                    _C_ops.scale_(_C_ops.multiply(gradient, gradient), 1 - beta2, 0.0, True))
-        root = _C_ops.scale_(_C_ops.sqrt(square), 1 / math.sqrt(1 - beta2**count), ADAM_EPS, True)  # eps outside
-        update = _C_ops.scale_(_C_ops.divide(mean, root), self.rate / (1 - beta1**count), 0.0, True)
-        _C_ops.subtract_(self.flat, update)
+            kernels.add_(gradient, kernels.scale(self.flat, weight_decay, 0.0, True))
+        kernels.add_(kernels.scale_(mean, beta1, 0.0, True), kernels.scale(gradient, 1 - beta1, 0.0, True))
+        kernels.add_(kernels.scale_(square, beta2, 0.0, True),
+                    kernels.scale_(kernels.multiply(gradient, gradient), 1 - beta2, 0.0, True))
+        root = kernels.scale_(kernels.sqrt(square), 1 / math.sqrt(1 - beta2**count), ADAM_EPS, True)  # eps outside
+        update = kernels.scale_(kernels.divide(mean, root), self.rate / (1 - beta1**count), 0.0, True)
+        kernels.subtract_(self.flat, update)
 
 
 class GroupedAdam:
@@ -88,10 +89,10 @@ class GroupedAdam:
         self.steps = state.step
         for name, group in self.groups.items():
             for parameter in self.members[name]:
-                write(parameter.name, group.view(group.exp_avg, parameter), state.exp_avg[parameter.name])
-                write(parameter.name, group.view(group.exp_avg_sq, parameter), state.exp_avg_sq[parameter.name])
+                write(parameter, group.view(group.exp_avg, parameter), state.exp_avg[parameter.name])
+                write(parameter, group.view(group.exp_avg_sq, parameter), state.exp_avg_sq[parameter.name])
 
     def moments(self, key: str) -> dict[str, Array]:
         """`exp_avg` or `exp_avg_sq` of every trained parameter, neutral copies."""
-        return {p.name: read(p.name, self.groups[name].view(getattr(self.groups[name], key), p))
+        return {p.name: read(p, self.groups[name].view(getattr(self.groups[name], key), p))
                 for name, members in self.members.items() for p in members}

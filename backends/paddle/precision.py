@@ -5,8 +5,9 @@ import contextlib
 from collections.abc import Sequence
 
 import paddle
-from paddle import Tensor, _C_ops
+from paddle import Tensor
 
+from backends.paddle.model import kernels
 from core.config import Config
 from core.errors import UserError
 from core.scaler import LossScaler
@@ -17,8 +18,8 @@ DTYPES = {"float32": paddle.float32, "float64": paddle.float64}
 def check_precision(config: Config) -> None:
     """Refuse what this framework can't do on this device. Raises UserError."""
     if config.amp_level != "O0" and config.device == "cpu":
-        raise UserError(f"amp_level = {config.amp_level!r}: Paddle has no mixed precision on the CPU and would silently "
-                        "compute in float32; use --amp_level O0, or --device cuda")
+        raise UserError(f"amp_level = {config.amp_level!r}: Paddle's CPU kernels ignore mixed precision and stay in "
+                        "float32; use --amp_level O0, or --device cuda")
     if config.amp_level == "O2":
         raise UserError("amp_level = 'O2': the paddle backend has O0 and O1; use --amp_level O1")
     if config.precision == "float64" and config.device == "npu":
@@ -39,5 +40,5 @@ def unscale(gradients: Sequence[Tensor], scaler: LossScaler) -> bool:
     The only host synchronisation of a step, and only in mixed precision.
     """
     for gradient in gradients:
-        _C_ops.scale_(gradient, 1 / scaler.scale, 0.0, True)
+        kernels.scale_(gradient, 1 / scaler.scale, 0.0, True)
     return bool(paddle.stack([gradient.isfinite().all() for gradient in gradients]).all())

@@ -2,16 +2,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+os.environ["OMP_NUM_THREADS"] = "1"  # above 1 Paddle prints a warning; MKL_NUM_THREADS sets its threads all the same
+
 import paddle
-from paddle import Tensor, _C_ops
+from paddle import Tensor
 
 from backends.paddle.export import export_network
-from backends.paddle.model import LMF, Place
+from backends.paddle.model import LMF, Place, kernels
 from backends.paddle.optimizer import GroupedAdam
 from backends.paddle.precision import DTYPES, autocast, check_precision, unscale
 from backends.paddle.state import named_tensors, read, read_weights, to_numpy, write_weights
@@ -28,11 +32,12 @@ def open_session(spec: ModelSpec, config: Config) -> PaddleSession:
     """A session on `config.device`. Raises UserError when that device is not there."""
     check_precision(config)
     place = find_device(config.device)
-    paddle.set_device(config.device.replace("cuda", "gpu"))  # of every new tensor
+    paddle.device.set_device(config.device.replace("cuda", "gpu"))  # of every new tensor
     paddle.set_default_dtype(config.precision)  # of every new parameter
     paddle.base.core.set_num_threads(config.threads)
     if config.device == "cuda":
         paddle.base.core.set_cublas_switch(False)  # TF32 keeps 10 bits: not the same experiment
+        paddle.base.core.set_cudnn_switch(False)
     return PaddleSession(spec, config, place)
 
 
@@ -44,10 +49,10 @@ def find_device(name: str) -> Place:
                             "and the NVIDIA driver, or use --device cpu")
         return paddle.CUDAPlace(0)
     if name == "npu":
-        if "npu" not in paddle.device.get_all_custom_device_type():
+        if "npu" not in (paddle.device.get_all_custom_device_type() or ()):
             raise UserError("device = 'npu': this Paddle has no NPU plugin; install paddle-custom-npu, CANN and the "
                             "Ascend driver and source CANN's set_env.sh, or use --device cpu")
-        return paddle.CustomPlace("npu", 0)
+        return paddle.base.core.CustomPlace("npu", 0)
     return paddle.CPUPlace()
 
 
@@ -66,7 +71,9 @@ class PaddleSession:
         """Put a split on the device; text time first and flat, (T N, D), so that a batch is one gather."""
         tensors = {name: self._place(name, array) for name, array in arrays.items()}
         if "text" in tensors:
+            steps, rows, _ = tensors["text"].shape
             tensors["text"] = tensors["text"].flatten(0, 1)  # (T, N, D) -> (T N, D)
+            tensors["starts"] = (paddle.arange(steps) * rows).unsqueeze(1)  # (T, 1), where each step begins
         self.splits[split] = tensors
 
     def load_state(self, state: State) -> None:
@@ -81,8 +88,8 @@ class PaddleSession:
 
     def train_epoch(self, plan: EpochPlan) -> EpochResult:
         data, sizes = self.splits["train"], [stop - start for start, stop in plan.bounds]
-        order = _C_ops.split(paddle.to_tensor(plan.order), sizes, 0)
-        masks = {name: _C_ops.split(paddle.to_tensor(mask), sizes, 0) for name, mask in plan.masks.items()}
+        order = kernels.split(paddle.to_tensor(plan.order), sizes, 0)
+        masks = {name: kernels.split(paddle.to_tensor(mask), sizes, 0) for name, mask in plan.masks.items()}
         losses, skipped = [], 0
         for step, rows in enumerate(order):
             inputs, label = self._gather(data, rows)
@@ -118,8 +125,7 @@ class PaddleSession:
             inputs = {name: self._place(name, value) for name, value in batch.inputs.items()}
             masks = {name: self._place(name, value) for name, value in batch.masks.items()}
             loss, gradients = self._backward(inputs, self._place("label", batch.label), masks)
-            names = [p.name for p in self.spec.trainable]
-            return float(loss), {n: read(n, g) for n, g in zip(names, gradients, strict=True)}
+            return float(loss), {p.name: read(p, g) for p, g in zip(self.spec.trainable, gradients, strict=True)}
 
     def optimizer_groups(self) -> dict[str, list[str]]:
         return self.optimizer.names(self.network)
@@ -141,21 +147,23 @@ class PaddleSession:
 
     def _gather(self, data: dict[str, Tensor], rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The inputs and labels of `rows` (B,); without labels, an empty tensor stands for them."""
-        inputs = {name: _C_ops.gather(data[name], rows, 0) for name in self.spec.modalities if name != "text"}
+        inputs = {name: kernels.gather(data[name], rows, 0) for name in self.spec.modalities if name != "text"}
         if "text" in data:
             steps = self.spec.dims.steps
-            starts = paddle.arange(steps).unsqueeze(1) * (len(data["text"]) // steps)  # (T, 1)
-            flat = _C_ops.gather(data["text"], _C_ops.reshape(starts + rows, [-1]), 0)  # (T B, D)
-            inputs["text"] = _C_ops.reshape(flat, [steps, len(rows), -1])  # (T, B, D)
-        return inputs, _C_ops.gather(data["label"], rows, 0) if "label" in data else rows[:0]
+            flat = kernels.gather(data["text"], kernels.reshape(data["starts"] + rows, [-1]), 0)  # (T B, D)
+            inputs["text"] = kernels.reshape(flat, [steps, len(rows), -1])  # (T, B, D)
+        return inputs, kernels.gather(data["label"], rows, 0) if "label" in data else rows[:0]
 
     def _backward(self, inputs: dict[str, Tensor], label: Tensor,
                   masks: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Summed loss (), and the gradients in the order of the specification, times the loss scale."""
         with autocast(self.config):
             output, _ = self.network.forward(inputs, masks, True)
-        loss = summed_loss(output.astype(self.dtype), label)
-        scaled = loss if self.config.amp_level == "O0" else loss * self.scaler.scale
+        if self.config.amp_level == "O0":
+            loss = scaled = summed_loss(output, label)
+        else:
+            loss = summed_loss(output.astype(self.dtype), label)
+            scaled = loss * self.scaler.scale
         return loss.detach(), paddle.grad(scaled, self.optimizer.parameters)
 
     @contextlib.contextmanager
@@ -168,15 +176,16 @@ class PaddleSession:
             yield
         finally:
             for buffer, value in zip(buffers, kept, strict=True):
-                _C_ops.assign_out_(value, buffer)
+                kernels.assign_out_(value, buffer)
 
 
 def summed_loss(output: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy for int64 class labels (B,), absolute error for scores (B, O); summed, as the original."""
     if label.dtype == paddle.int64:
         # arguments: soft labels, softmax within, numerically stable, ignored index, axis
-        _, losses = _C_ops.cross_entropy_with_softmax(output, _C_ops.reshape(label, [-1, 1]),
+        _, losses = kernels.cross_entropy_with_softmax(output, kernels.reshape(label, [-1, 1]),
                                                       False, True, True, -100, -1)  # (B, 1)
     else:
-        losses = _C_ops.abs(output - label)  # (B, O)
-    return _C_ops.sum(losses, [], None, False)
+        losses = kernels.abs(output - label)  # (B, O)
+    total: Tensor = kernels.sum(losses, [], None, False)  # ()
+    return total

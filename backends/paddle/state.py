@@ -5,13 +5,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import paddle
-from paddle import Tensor, _C_ops, nn
+from paddle import Tensor, nn
 
-from core.models import ModelSpec
+from backends.paddle.model import kernels
+from core.models import ModelSpec, ParameterSpec
 from core.randomness import Array
 
 RENAMED = {"running_mean": "_mean", "running_var": "_variance"}  # last part of a name: neutral -> Paddle
 TRANSPOSED = ("linear_1.weight", "linear_2.weight", "linear_3.weight")  # (out, in) -> (in, out), by ending
+FLATTENED = ("_factor",)  # (R, 1 + H, O) -> (1 + H, R O), by ending
 
 
 def to_numpy(tensor: Tensor) -> Array:
@@ -26,9 +28,23 @@ def paddle_name(name: str) -> str:
     return head + dot + RENAMED.get(last, last)
 
 
-def turn(name: str, array: Array) -> Array:
-    """`array` from the neutral layout of `name` to Paddle's, or back: both are the same transposition."""
-    return array.T if name.endswith(TRANSPOSED) else array
+def to_neutral(parameter: ParameterSpec, array: Array) -> Array:
+    """`array` from Paddle's layout to the neutral one, C-contiguous."""
+    if parameter.name.endswith(TRANSPOSED):
+        array = array.T
+    elif parameter.name.endswith(FLATTENED):
+        rank, width, out = parameter.shape
+        array = array.reshape(width, rank, out).transpose(1, 0, 2)
+    return np.ascontiguousarray(array)
+
+
+def from_neutral(parameter: ParameterSpec, array: Array) -> Array:
+    """`array` from the neutral layout to Paddle's, C-contiguous."""
+    if parameter.name.endswith(TRANSPOSED):
+        array = array.T
+    elif parameter.name.endswith(FLATTENED):
+        array = array.transpose(1, 0, 2).reshape(array.shape[1], -1)
+    return np.ascontiguousarray(array)
 
 
 def named_tensors(network: nn.Layer, spec: ModelSpec) -> dict[str, Tensor]:
@@ -42,21 +58,23 @@ def named_tensors(network: nn.Layer, spec: ModelSpec) -> dict[str, Tensor]:
 
 def read_weights(network: nn.Layer, spec: ModelSpec) -> dict[str, Array]:
     """Neutral weights, copied."""
-    return {name: read(name, tensor) for name, tensor in named_tensors(network, spec).items()}
+    tensors = named_tensors(network, spec)
+    return {p.name: read(p, tensors[p.name]) for p in spec.parameters}
 
 
 def write_weights(network: nn.Layer, spec: ModelSpec, weights: Mapping[str, Array]) -> None:
     """Copy neutral weights into the network, in place: its tensors are views into the optimizer's."""
-    for name, tensor in named_tensors(network, spec).items():
-        write(name, tensor, weights[name])
+    tensors = named_tensors(network, spec)
+    for parameter in spec.parameters:
+        write(parameter, tensors[parameter.name], weights[parameter.name])
 
 
-def read(name: str, tensor: Tensor) -> Array:
-    """The neutral array of `name`, copied from `tensor`."""
-    return np.ascontiguousarray(turn(name, to_numpy(tensor)))
+def read(parameter: ParameterSpec, tensor: Tensor) -> Array:
+    """The neutral array of `parameter`, copied from `tensor`."""
+    return to_neutral(parameter, to_numpy(tensor))
 
 
-def write(name: str, tensor: Tensor, array: Array) -> None:
-    """Copy the neutral `array` of `name` into the memory of `tensor`."""
+def write(parameter: ParameterSpec, tensor: Tensor, array: Array) -> None:
+    """Copy the neutral `array` of `parameter` into the memory of `tensor`."""
     with paddle.no_grad():
-        _C_ops.assign_out_(paddle.to_tensor(np.ascontiguousarray(turn(name, array)), dtype=tensor.dtype), tensor)
+        kernels.assign_out_(paddle.to_tensor(from_neutral(parameter, array), dtype=tensor.dtype), tensor)

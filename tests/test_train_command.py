@@ -1,0 +1,247 @@
+"""`train` as a user runs it: what it leaves, what it says, and how it ends when something is wrong."""
+from __future__ import annotations
+
+import json
+import re
+import signal
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from core.backend import BACKENDS
+from core.commands import main
+from core.config import make_config
+from core.curves import without_torch
+from core.errors import UserError
+from core.run_folder import new_run_folder, newest_run
+from tests.conftest import Run
+from tests.running import (
+    ROWS,
+    assert_same_run,
+    content_of,
+    history,
+    needs,
+    only_error,
+    run,
+    run_folder,
+    start,
+    train_flags,
+    write_pickle,
+)
+
+FILES = ["best.safetensors", "config.yaml", "history.jsonl", "last.safetensors", "metrics.json",
+         "predictions_test.csv", "predictions_test.npy", "predictions_valid.csv", "predictions_valid.npy",
+         "run.json", "tensorboard", "timing.json"]
+
+
+def test_what_a_run_leaves(classified: Run, data: Path) -> None:
+    folder = classified.folder
+    assert folder == classified.here / "runs" / "iemocap-happy-torch-1"
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert classified.stderr == ""
+    config = make_config(yaml.safe_load((folder / "config.yaml").read_text()))
+    assert (config.rank, config.epochs, config.data_dir) == (2, 12, data)
+    about = json.loads((folder / "run.json").read_text())
+    assert (about["backend"], about["synthetic"], about["data"]) == ("torch", False, "iemocap happy")
+    assert about["versions"]["torch"] and len(about["data_fingerprint"]) == 64
+    assert about["notes"] == [note for note in about["notes"] if "is not the published file" in note]
+    rows = history(folder)
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert list(rows[0]) == ["epoch", "train_loss", "valid_loss", "best", "skipped_steps"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["synthetic"] is False and metrics["epochs"] == 12 and metrics["parameters"] > 0
+    assert list(metrics["test"]) == ["loss", "F1", "Acc-2"] == list(metrics["valid"])
+    assert metrics["best_valid_loss"] == min(row["valid_loss"] for row in rows) == metrics["valid"]["loss"]
+    timing = json.loads((folder / "timing.json").read_text())
+    assert timing["train_rows"] == 12 * ROWS["train"] and timing["train_seconds"] > 0
+
+
+def test_predictions_are_probabilities_in_row_order(classified: Run) -> None:
+    values = np.load(classified.folder / "predictions_test.npy", allow_pickle=False)
+    assert values.shape == (ROWS["test"], 2) and values.dtype == np.float32
+    np.testing.assert_allclose(values.sum(axis=1), 1, rtol=1e-6)
+    lines = (classified.folder / "predictions_test.csv").read_text().splitlines()
+    assert lines[0] == "row,p_not_happy,p_happy,predicted,label" and len(lines) == 1 + ROWS["test"]
+    one_hot = content_of("iemocap")[b"happy"][b"test"][b"label"]
+    for index, line in enumerate(lines[1:]):
+        row, no, yes, predicted, label = line.split(",")
+        assert int(row) == index and int(label) == one_hot[index].argmax()
+        assert (np.float32(no), np.float32(yes)) == tuple(values[index])
+        assert predicted == ("happy" if values[index, 1] > values[index, 0] else "not_happy")
+
+
+def test_evaluate_says_the_same(classified: Run, tmp_path: Path) -> None:
+    done = run(tmp_path, "torch", "evaluate", "--checkpoint", str(classified.folder), "--output", "again")
+    assert "iemocap happy test" in done.stdout and done.stderr == ""
+    for suffix in ("npy", "csv"):
+        assert (tmp_path / f"again.{suffix}").read_bytes() == (
+            classified.folder / f"predictions_test.{suffix}").read_bytes()
+    result = json.loads((tmp_path / "again.json").read_text())
+    assert result["metrics"] == json.loads((classified.folder / "metrics.json").read_text())["test"]
+
+
+def test_tensorboard_can_read_the_curves(classified: Run) -> None:
+    """Records of length, CRC, data, CRC; parsed with the schema that TensorBoard has."""
+    with without_torch():
+        from tensorboardX.crc32c import crc32c
+        from tensorboardX.proto.event_pb2 import Event
+    [path] = (classified.folder / "tensorboard").iterdir()
+    content, events, place = path.read_bytes(), [], 0
+    while place < len(content):
+        size, = struct.unpack("<Q", content[place:place + 8])
+        data = content[place + 12:place + 12 + size]
+        checksum, = struct.unpack("<I", content[place + 12 + size:place + 16 + size])
+        plain = crc32c(data)
+        assert checksum == (((plain >> 15) | (plain << 17 & 0xFFFFFFFF)) + 0xA282EAD8) & 0xFFFFFFFF
+        events.append(Event.FromString(data))
+        place += 16 + size
+    assert ".tfevents." in path.name and events[0].file_version == "brain.Event:2"
+    found = [(event.step, value.tag, value.simple_value) for event in events[1:] for value in event.summary.value]
+    want = [(row["epoch"], key, np.float32(row[key])) for row in history(classified.folder)
+            for key in ("train_loss", "valid_loss")]
+    assert found == want
+
+
+def test_synthetic_data_is_called_so_everywhere(tmp_path: Path) -> None:
+    needs("torch")
+    done = run(tmp_path, "torch", "train", "--dataset", "pom", "--data", "synthetic", "--epochs", "1",
+               "--modalities", "audio,video", "--output_path", "out", "--batch_size", "128")
+    folder = tmp_path / run_folder(done.stdout)
+    assert folder.name == "pom-synthetic-torch-1"
+    assert "pom (synthetic)" in done.stdout and "note: synthetic data" in done.stdout
+    assert "pom (synthetic) test" in done.stdout
+    for name in ("run.json", "metrics.json"):
+        content = json.loads((folder / name).read_text())
+        assert content["synthetic"] is True and "synthetic" in content["data"], name
+
+
+def test_early_stopping_keeps_the_best_epoch(scored: Run, tmp_path: Path) -> None:
+    """Stops `patience` epochs after the best one, and reports that one, not the last (as the original did)."""
+    rows = history(scored.folder)
+    losses = [row["valid_loss"] for row in rows]
+    best = int(np.argmin(losses))
+    assert best > 0 and len(rows) == best + 1 + 3 < 200
+    assert [row["best"] for row in rows] == [loss < min([np.inf, *losses[:i]]) for i, loss in enumerate(losses)]
+    metrics = json.loads((scored.folder / "metrics.json").read_text())
+    assert (metrics["best_epoch"], metrics["best_valid_loss"], metrics["epochs"]) == (best + 1, losses[best], len(rows))
+    run(tmp_path, "torch", "evaluate", "--checkpoint", str(scored.folder / "best.safetensors"), "--split", "valid",
+        "--output", "valid")
+    assert json.loads((tmp_path / "valid.json").read_text())["metrics"]["loss"] == losses[best]
+    best_state, last_state = (load_file(scored.folder / f"{name}.safetensors") for name in ("best", "last"))
+    assert not np.array_equal(best_state["weights/audio_factor"], last_state["weights/audio_factor"])
+
+
+def test_run_folders_are_numbered(tmp_path: Path) -> None:
+    config = make_config({"dataset": "mosi", "output_path": tmp_path / "new"})
+    assert [new_run_folder(config, "torch").name for _ in range(3)] == ["mosi-torch-1", "mosi-torch-2", "mosi-torch-3"]
+    assert new_run_folder(config, "paddle").name == "mosi-paddle-1"
+    named = config.model_copy(update={"signature": "mine", "run_id": 7})
+    assert new_run_folder(named, "torch").name == "mine-torch-7"
+    with pytest.raises(UserError, match=r"mine-torch-7: this run exists; continue it with --resume"):
+        new_run_folder(named, "torch")
+
+
+def test_bare_resume_means_the_newest_that_began(tmp_path: Path) -> None:
+    config = make_config({"dataset": "mosi", "output_path": tmp_path})
+    with pytest.raises(UserError, match="no run folder"):
+        newest_run(config, "torch")
+    folders = [new_run_folder(config, "torch") for _ in range(11)]
+    for folder in folders[:10]:
+        (folder / "config.yaml").write_text("dataset: mosi\n")
+    assert newest_run(config, "torch") == folders[9]  # 10 is newer than 9; 11 was killed before it began
+    assert newest_run(config.model_copy(update={"run_id": 3}), "torch") == folders[2]
+
+
+def test_an_output_path_that_can_t_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        for run_id in (None, 3):
+            config = make_config({"dataset": "mosi", "output_path": path, "run_id": run_id})
+            with pytest.raises(UserError, match=r"output_path = .*file.*: can't make a run folder there"):
+                new_run_folder(config, "torch")
+
+
+def test_mistakes_before_the_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backend not installed, and no data: one line with the way out, no run folder."""
+    monkeypatch.setitem(BACKENDS, "torch", "a_framework_that_nobody_has")
+    assert main("train", "torch", train_flags("mosi", data, tmp_path / "runs")) == 2
+    only_error(capsys.readouterr().err, "torch is not installed", "pip install -c constraints.txt -e '.[torch]'")
+    monkeypatch.setattr("core.commands.missing_reason", lambda backend: None)
+    assert main("train", "torch", train_flags("mosi", tmp_path / "empty", tmp_path / "runs")) == 2
+    only_error(capsys.readouterr().err, str(tmp_path / "empty" / "mosi.pkl"), "--data synthetic", "sha256")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_loss_that_stops_being_finite(tmp_path: Path) -> None:
+    """Validation features of 1e37 overflow when the factors have grown: in the second epoch."""
+    needs("torch")
+    content = content_of("mosi")
+    content[b"valid"][b"covarep"] *= 1e37
+    data = write_pickle(tmp_path / "data", "mosi", content).parent
+    done = run(tmp_path, "torch", "train", *train_flags("mosi", data, tmp_path, "--factor_learning_rate", "10"), code=1)
+    folder = tmp_path / "mosi-torch-1"
+    finished = len(history(folder))
+    assert finished >= 1
+    only_error(done.stderr, f"epoch {finished + 1}: validation loss after step 3 is ", "expected a finite number",
+               f"the best model so far (epoch {finished}) is in {folder / 'best.safetensors'}", "lower learning_rate")
+    assert np.isfinite(load_file(folder / "best.safetensors")["weights/audio_factor"]).all()
+    assert not (folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("limit", [6000, 14000], ids=["best", "last"])
+def test_a_full_disk(data: Path, tmp_path: Path, limit: int, classified: Run) -> None:
+    """No file may grow beyond the limit: one fails the first checkpoint, one the second, larger one."""
+    sizes = [(classified.folder / f"{name}.safetensors").stat().st_size for name in ("best", "last")]
+    failing = "best" if limit < sizes[0] else "last"
+    assert limit < sizes[1]
+    done = run(tmp_path, "torch", "train", *train_flags("iemocap", data, tmp_path), code=1, file_limit=limit)
+    folder = tmp_path / "iemocap-happy-torch-1"
+    only_error(done.stderr, str(folder / f"{failing}.safetensors"), "can't be written", "free space")
+    assert not (folder / f"{failing}.safetensors").exists()
+    assert not [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def interrupt(process: subprocess.Popen[str], folder: Path, rows: int) -> tuple[str, str]:
+    """Press Ctrl-C once the history has `rows` lines; what the process then printed."""
+    deadline = time.monotonic() + 60
+    while not (folder / "history.jsonl").exists() or len(history(folder)) < rows:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    return out, err
+
+
+def test_ctrl_c_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
+    needs("torch")
+    flags = train_flags("iemocap", data, tmp_path, "--epochs", "100000", "--patience", "100000")
+    folder = tmp_path / "iemocap-happy-torch-1"
+    _, err = interrupt(start(tmp_path, "torch", "train", *flags), folder, 2)
+    rows = history(folder)
+    match = re.search(r"finished epochs: (\d+), kept in", only_error(err, "interrupted"))
+    assert match
+    _, command = err.strip().split("continue with: python -m backends.torch.")
+    assert command == f"train --resume {folder}"
+    out, _ = interrupt(start(tmp_path, "torch", *command.split()), folder, len(rows) + 2)
+    assert f"going on after epoch {match[1]}" in out
+    assert history(folder)[:len(rows)] == rows
+
+
+def test_a_run_s_own_configuration_repeats_it(classified: Run, tmp_path: Path) -> None:
+    """config.yaml of a run, given to --config, makes the same run again, bit for bit."""
+    done = run(tmp_path, "torch", "train", "--config", str(classified.folder / "config.yaml"),
+               "--output_path", "again", "--model_path", "weights")
+    folder = tmp_path / run_folder(done.stdout)
+    stored = tmp_path / "weights" / folder.name
+    assert sorted(path.name for path in stored.iterdir()) == ["best.safetensors", "last.safetensors"]
+    for path in list(stored.iterdir()):
+        path.rename(folder / path.name)
+    assert_same_run(folder, classified.folder)

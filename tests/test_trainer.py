@@ -1,0 +1,154 @@
+"""The epoch loop's decisions, on a session without a framework whose losses are written down beforehand."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import core.files
+from core.checkpoint import load_checkpoint
+from core.config import Config, make_config
+from core.data import Dataset, Split
+from core.errors import RunFailed
+from core.models import InputDims, build_spec
+from core.plan import EpochPlan, EpochResult
+from core.randomness import Array
+from core.run_folder import RunFolder
+from core.state import State
+from core.trainer import Trainer
+from tests.running import assert_same_run
+
+STEPS = 3
+DIMS = InputDims(audio=2, video=0, text=0, steps=0)
+ZERO = np.zeros((STEPS, 1), np.float32)
+
+
+class Scripted:
+    """Epoch i ends with validation loss `valid[i]`; its weights are all i + 1, so that they tell which they are."""
+
+    def __init__(self, valid: Sequence[float], broken: tuple[int, int, float] | None = None) -> None:
+        self.valid, self.broken, self.mark = valid, broken, 0
+        self.weights: Mapping[str, Array] = {}
+
+    def load_data(self, split: str, arrays: Mapping[str, Array]) -> None:
+        pass
+
+    def load_state(self, state: State) -> None:
+        self.weights = state.weights
+        self.mark = int(next(iter(state.weights.values())).flat[0]) if state.exp_avg else self.mark
+
+    def state(self) -> State:
+        weights = {name: np.full_like(value, self.mark) for name, value in self.weights.items()}
+        moments = {name: value for name, value in weights.items() if "running" not in name}
+        return State(weights, moments, moments, step=self.mark * STEPS)
+
+    def train_epoch(self, plan: EpochPlan) -> EpochResult:
+        self.mark = plan.epoch + 1
+        losses = np.ones(STEPS)
+        if self.broken and self.broken[0] == plan.epoch:
+            losses[self.broken[1]:] = self.broken[2]
+        return EpochResult(losses)
+
+    def predict(self, split: str) -> Array:
+        return ZERO + np.float32(self.valid[self.mark - 1])
+
+
+def trainer_of(session: Scripted, folder: Path, **values: object) -> Trainer:
+    config: Config = make_config({"dataset": "mosi", "modalities": "audio", "batch_size": 1, **values})
+    arrays = {"audio": np.zeros((STEPS, 2), np.float32), "label": ZERO}
+    dataset = Dataset("mosi", None, "regression", {name: Split(arrays) for name in ("train", "valid", "test")},
+                      ("audio",), DIMS, ("sentiment",), False, "f" * 64, {}, None, ())
+    trainer = Trainer(session, build_spec(config, DIMS), config, dataset, RunFolder(folder, config),  # type: ignore[arg-type]
+                      "torch")
+    trainer.load()
+    return trainer
+
+
+def epochs_of(trainer: Trainer) -> list[int]:
+    done: list[int] = []
+    trainer.run(lambda row: done.append(row["epoch"]))
+    return done
+
+
+@pytest.mark.parametrize(("valid", "patience", "epochs", "best"), [
+    ([3, 2, 1, 2, 3, 4, 5], 2, 5, 3),
+    ([3, 2, 2, 2, 1, 9, 9], 2, 4, 2),  # equal is no improvement: the original compares with <
+    ([3, 2, 2, 1, 2, 2, 2], 2, 6, 4),  # an improvement starts the count anew
+    ([1, 2, 3, 4, 5, 6, 7], 1, 2, 1),
+    ([7, 6, 5, 4, 3, 2, 1], 1, 7, 7),
+])
+def test_early_stopping(tmp_path: Path, valid: list[float], patience: int, epochs: int, best: int) -> None:
+    trainer = trainer_of(Scripted(valid), tmp_path, patience=patience, epochs=7)
+    assert len(epochs_of(trainer)) == epochs
+    assert (trainer.progress.best_epoch, trainer.progress.best_loss) == (best, valid[best - 1])
+    kept = load_checkpoint(tmp_path / "best.safetensors").state.weights
+    assert all((value == best).all() for value in kept.values())
+
+
+def test_the_best_model_is_the_one_tested(tmp_path: Path) -> None:
+    metrics = trainer_of(Scripted([3, 1, 2, 2]), tmp_path, epochs=4).run(lambda row: None)
+    assert metrics["test"]["loss"] == metrics["best_valid_loss"] == 1 and metrics["best_epoch"] == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_step_that_is_not_finite(tmp_path: Path, value: float) -> None:
+    trainer = trainer_of(Scripted([2, 1, 1, 1], broken=(2, 1, value)), tmp_path, epochs=4)
+    with pytest.raises(RunFailed) as caught:
+        epochs_of(trainer)
+    assert str(caught.value).startswith(f"epoch 3: training loss of step 2 of 3 is {value}, expected a finite number; "
+                                        f"the best model so far (epoch 2) is in {tmp_path / 'best.safetensors'}")
+    assert load_checkpoint(tmp_path / "last.safetensors").progress["epoch"] == 2
+
+
+def test_the_first_epoch_leaves_nothing_to_keep(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"epoch 1: training loss of step 1 of 3 is nan.*; no epoch was finished"):
+        epochs_of(trainer_of(Scripted([1], broken=(0, 0, np.nan)), tmp_path))
+    with pytest.raises(RunFailed, match=r"epoch 1: validation loss after step 3 is nan"):
+        epochs_of(trainer_of(Scripted([np.nan]), tmp_path))
+
+
+@pytest.mark.parametrize(("file", "kept"), [("best", 1), ("last", 1), ("history", 2)])
+def test_an_interrupt_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, kept: int) -> None:
+    """The epochs reported are those that can be resumed; what was half done is done again, alike."""
+    trainer, replace, seen = trainer_of(Scripted([3, 2, 1]), tmp_path / "run", epochs=3), core.files.os.replace, []
+
+    def stop(source: Path, target: Path) -> None:
+        seen.append(Path(target).stem)
+        if seen.count(file) == (3 if file == "history" else 2):  # the history is also written at the start
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(core.files.os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        epochs_of(trainer)
+    monkeypatch.undo()
+    assert trainer.progress.epoch == kept == load_checkpoint(tmp_path / "run" / "last.safetensors").progress["epoch"]
+    again, whole = trainer_of(Scripted([3, 2, 1]), tmp_path / "run", epochs=3), tmp_path / "whole"
+    again.resume()
+    assert epochs_of(again) == list(range(kept + 1, 4))
+    epochs_of(trainer_of(Scripted([3, 2, 1]), whole, epochs=3))
+    assert_same_run(tmp_path / "run", whole)
+    for name in ("best.safetensors", "last.safetensors"):
+        one, other = load_checkpoint(tmp_path / "run" / name), load_checkpoint(whole / name)
+        assert (one.progress, one.state.step) == (other.progress, other.state.step), name
+
+
+def test_plans_depend_on_the_epoch_alone(tmp_path: Path) -> None:
+    """A resumed run draws what the uninterrupted one draws: nothing is carried from epoch to epoch."""
+    plans: list[list[int]] = []
+
+    class Watching(Scripted):
+        def train_epoch(self, plan: EpochPlan) -> EpochResult:
+            plans.append([plan.epoch, *plan.order.tolist()])
+            return super().train_epoch(plan)
+
+    epochs_of(trainer_of(Watching([4, 3, 2, 1]), tmp_path / "a", epochs=4))
+    whole, plans[:] = list(plans), []
+    for epochs in (2, 4):
+        trainer = trainer_of(Watching([4, 3, 2, 1]), tmp_path / "b", epochs=4)
+        trainer.resume()
+        while trainer.progress.epoch < epochs:
+            trainer._epoch()
+    assert plans == whole
