@@ -9,7 +9,9 @@ setup(
     version="0.1.0",
     description="Low-rank Multimodal Fusion in PyTorch, MindSpore and Paddle with one result",
     python_requires=">=3.10,<3.13",
-    packages=find_packages(include=["core", "core.*", "backends", "backends.*"]),
-    install_requires=["numpy<2", "pydantic>=2", "PyYAML", "safetensors", "scikit-learn", "rich", "tensorboardX"],
+    packages=find_packages(include=["core", "core.*", "backends", "backends.*", "parity"]),
+    install_requires=["numpy<2", "pydantic>=2", "PyYAML", "safetensors", "scikit-learn", "rich", "tensorboardX",
+                      "jinja2", "matplotlib"],
+    package_data={"parity": ["report.html.j2"]},
     extras_require={**FRAMEWORKS, "all": [name for names in FRAMEWORKS.values() for name in names], "dev": DEV},
 )

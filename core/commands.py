@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from core.console import print_cleaning, print_epoch, print_header, print_metric
 from core.data import Dataset, load_dataset
 from core.data.published import label_names
 from core.data.unlabelled import read_unlabelled
-from core.errors import RunFailed, UserError, one_line
+from core.errors import RunFailed, UserError
 from core.files import write_json
 from core.flags import Parser, make_parser, read_values, read_yaml
+from core.guard import guarded
 from core.losses import mean_loss
 from core.metrics import evaluate as all_metrics
 from core.models import build_spec
@@ -34,30 +34,16 @@ def main(command: str, backend: str, argv: Sequence[str] | None = None) -> int:
     0: done. 2: a usage or data error. 1: a run that failed or was interrupted.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    try:
+
+    def run() -> None:
         parser, action = COMMANDS[command]
         given = parser(f"python -m backends.{backend}.{command}").parse(argv)
         reason = missing_reason(backend)
         if reason:
             raise UserError(reason)
         action(backend, given)
-        return 0
-    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
-        sys.stderr.close()
-        return 1
-    except (UserError, RunFailed) as error:
-        return _stop(argv, one_line(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _stop(argv, "interrupted", 1)
-    except Exception as error:  # the last resort: still one line, and the way to see more
-        return _stop(argv, f"{type(error).__name__}: {one_line(error)}; --debug shows the traceback", 1)
 
-
-def _stop(argv: Sequence[str], message: str, code: int) -> int:
-    if "--debug" in argv:
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
-    return code
+    return guarded(argv, run)
 
 
 def _train_parser(prog: str) -> Parser:
@@ -87,7 +73,8 @@ def train(backend: str, given: Given) -> None:
     except KeyboardInterrupt:
         raise RunFailed(f"interrupted; finished epochs: {trainer.progress.epoch}, kept in {path}; continue with: "
                         f"python -m backends.{backend}.train --resume {path}") from None
-    write_json(path / "timing.json", trainer.timing)
+    if trainer.timing["train_rows"]:  # a finished run that was resumed keeps what it measured
+        write_json(path / "timing.json", trainer.timing)
     print_metrics(metrics["test"], f"{dataset.title} test, {backend}, best of {metrics['epochs']} epochs: "
                                    f"{metrics['best_epoch']}", dataset.notes)
     print(f"run folder: {path}")

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,6 +17,9 @@ from core.backend import missing_reason, open_session
 from core.config import make_config
 from core.errors import RunFailed, UserError
 from core.models import InputDims, build_spec
+
+Listener = Callable[[Any], None]
+_parent: Connection | None = None  # set in a worker process
 
 
 class Worker:
@@ -38,15 +41,19 @@ class Worker:
         self.call("open", key, dict(values), dims)
         return RemoteSession(self, key)
 
-    def run(self, function: str, *args: Any) -> Any:
-        """Call `module:function` in the worker, with plain values."""
-        return self.call("run", function, *args)
+    def run(self, function: str, *args: Any, listener: Listener | None = None) -> Any:
+        """Call `module:function` in the worker, with plain values. `listener` hears what it `tell`s."""
+        return self.call("run", function, *args, listener=listener)
 
-    def call(self, *message: Any) -> Any:
+    def call(self, *message: Any, listener: Listener | None = None) -> Any:
         """Send a call, wait for the answer. Raises what the call raised, or RunFailed if the worker died."""
         try:
             self._connection.send(message)
             kind, answer = self._connection.recv()
+            while kind == "news":
+                if listener:
+                    listener(answer)
+                kind, answer = self._connection.recv()
         except (EOFError, OSError) as error:
             self._process.join(5)
             raise RunFailed(f"worker of {self.backend}: died with exit code {self._process.exitcode} during "
@@ -75,8 +82,16 @@ class RemoteSession:
         return lambda *args: self._worker.call("session", self._key, method, *args)
 
 
+def tell(news: Any) -> None:
+    """Within a worker: report progress of the running call to the parent's listener."""
+    if _parent is not None:
+        _parent.send(("news", news))
+
+
 def _serve(connection: Connection, backend: str) -> None:
     """The worker's loop. It runs in a scratch folder: MindSpore writes files where it stands."""
+    global _parent
+    _parent = connection
     with tempfile.TemporaryDirectory(prefix=f"lmf-{backend}-") as scratch:
         os.chdir(scratch)
         sessions: dict[str, Any] = {}

@@ -1,7 +1,8 @@
 """Workers, cases and batches that all rungs share. One worker process per backend and test session."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from core.plan import Batch, EpochPlan, make_plan
 from core.randomness import Array
 from core.state import State, initial_state
 from core.worker import RemoteSession, Worker
+from parity_tests.divergences import assert_written, installed
 
 WIDTHS = {"audio_hidden": 5, "video_hidden": 3, "text_hidden": 6, "rank": 3, "weight_decay": 0.01,
           "learning_rate": 0.001, "factor_learning_rate": 0.003}
@@ -97,6 +99,26 @@ def open_lab(workers: dict[str, Worker]) -> Any:
         return Lab(config, spec, session, state, arrays)
 
     return open_one
+
+
+@pytest.fixture(scope="session")
+def uncorrected(open_lab: Any, workers: dict[str, Worker]) -> Callable[..., AbstractContextManager[Lab]]:
+    """uncorrected(backend, default, precision, case): a Lab whose backend runs that default of its framework."""
+
+    @contextmanager
+    def one(backend: str, default: str, precision: str, case: str = "three") -> Iterator[Lab]:
+        lab = open_lab(backend, precision, case, "uncorrected")
+        with installed(workers[backend], default):
+            yield lab
+
+    return one
+
+
+@pytest.fixture
+def written(request: pytest.FixtureRequest) -> Callable[[float], None]:
+    """written(size) fails unless docs/divergences.md gives the size of this test's divergence alike."""
+    name = f"{request.node.module.__name__.split('.')[-1]}::{request.node.originalname}"
+    return lambda size: assert_written(name, size)
 
 
 @pytest.fixture(params=list(BACKENDS))

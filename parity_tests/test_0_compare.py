@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from core.randomness import Array
-from parity_tests.compare import first_difference
+from parity.compare import first_difference
 
 WANT = {"a": np.arange(1.0, 10.0).reshape(3, 3), "b": np.linspace(-1, 1, 12)}
 

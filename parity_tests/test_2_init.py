@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.state import State
-from parity_tests.compare import assert_same
+from parity.compare import assert_same
 from parity_tests.conftest import Lab
 
 

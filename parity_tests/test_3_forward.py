@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from core import oracle
-from parity_tests.bounds import FORWARD
-from parity_tests.compare import assert_same
+from parity.bounds import FORWARD
+from parity.compare import assert_same
 from parity_tests.conftest import ROWS, Lab
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from core import oracle
 from core.losses import summed_loss
-from parity_tests.bounds import FORWARD
+from parity.bounds import FORWARD
 from parity_tests.conftest import ROWS, Lab
 
 

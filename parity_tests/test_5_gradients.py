@@ -8,8 +8,8 @@ import pytest
 
 from core import oracle
 from core.losses import summed_loss
-from parity_tests.bounds import GRADIENT
-from parity_tests.compare import assert_same
+from parity.bounds import GRADIENT
+from parity.compare import assert_same
 from parity_tests.conftest import EPS, ROWS, Lab
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from core.models import BATCHNORM_MOMENTUM
 from core.randomness import Array
-from parity_tests.bounds import STATISTICS
-from parity_tests.compare import assert_same
+from parity.bounds import STATISTICS
+from parity.compare import assert_same
 from parity_tests.conftest import ROWS, Lab
 
 

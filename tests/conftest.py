@@ -10,6 +10,8 @@ from tests.running import content_of, needs, refuse, run, run_folder, train_flag
 
 __all__ = ["refuse"]
 
+TWELVE = ("--epochs", "12", "--patience", "12", "--learning_rate", "0.01", "--factor_learning_rate", "0.01")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -41,7 +43,7 @@ def finished(dataset: str, data: Path, here: Path, *flags: str) -> Run:
 @pytest.fixture(scope="session")
 def classified(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """IEMOCAP, 12 epochs in torch, never interrupted."""
-    return finished("iemocap", data, tmp_path_factory.mktemp("classified"), "--epochs", "12", "--patience", "12")
+    return finished("iemocap", data, tmp_path_factory.mktemp("classified"), *TWELVE)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """Flags of the original and its ports: the same meaning, or one line that says what to use."""
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import pytest
 
 from core.config import Config, make_config
 from core.flags import make_parser, read_values
-from tests.running import Refuse, needs, only_error, run, train_flags
+from tests.running import Refuse, needs, only_error, start, train_flags
 
 SAME: list[tuple[list[str], str, Any]] = [
     (["--run_id", "19260817"], "run_id", 19260817),
@@ -86,12 +84,13 @@ def test_contradictions_and_nonsense(refuse: Refuse) -> None:
 def test_cuda_true_asks_for_cuda(data: Path, tmp_path: Path) -> None:
     """On a machine without CUDA that is an error with the way out; on one with it, it works."""
     needs("torch")
-    probe = "import sys, torch; sys.exit(torch.cuda.is_available())"
-    there = subprocess.run([sys.executable, "-c", probe]).returncode
-    done = run(tmp_path, "torch", "train", *train_flags("mosi", data, tmp_path, "--cuda", "True", "--epochs", "1"),
-               code=0 if there else 2)
-    warning, *rest = done.stderr.splitlines(keepends=True)
+    process = start(tmp_path, "torch", "train", *train_flags("mosi", data, tmp_path, "--cuda", "True", "--epochs", "1"))
+    _, err = process.communicate(timeout=120)
+    warning, *rest = err.splitlines(keepends=True)
     assert warning == "warning: --cuda is old; use --device cuda\n"
-    if not there:
-        only_error("".join(rest), "device = 'cuda'", "--device cpu")
-        assert not list(tmp_path.glob("mosi-*")), "a run folder was made for a run that never began"
+    if process.returncode == 0:
+        assert not rest and list(tmp_path.glob("mosi-torch-1"))
+        return
+    assert process.returncode == 2
+    only_error("".join(rest), "device = 'cuda'", "--device cpu")
+    assert not list(tmp_path.glob("mosi-*")), "a run folder was made for a run that never began"

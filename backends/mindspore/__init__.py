@@ -15,7 +15,7 @@ os.environ.setdefault("GLOG_v", "3")
 def prepare(config: Config) -> None:
     """Before `import mindspore`: with one thread, stay on one core, MindSpore's helper threads included.
 
-    They spin while they wait for each other: spread over cores that others use too, a step takes ten times as long.
+    They spin while they wait for each other: spread over cores that others use too, a step takes six times as long.
     The core is the quietest of those that this process may use. `taskset -c N` chooses it by hand; more threads
     than one leave the process where it is.
     """

@@ -1,16 +1,20 @@
 """Adam over two parameter groups, chosen by name. torch's own rule is the reference for all backends.
 
-Written out: MindSpore's Adam has eps within the corrected root, takes 1 - beta2 in float32, which is 1.3e-5 too
-small, and has no float64.
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g g;  value -= lr (m / c1) / (sqrt(v / c2) + eps),  c = 1 - b^steps
+
+MindSpore's Adam multiplies its rate by sqrt(c2) / c1 and adds eps within the corrected root. With that rate and
+eps sqrt(c2) given as arguments, and its own correction switched off, its kernel computes the rule above.
 """
 from __future__ import annotations
 
 import math
 
 import mindspore
+import numpy as np
+from mindspore import Tensor, ops
 
 from backends.mindspore.model import LMF, Gradients
-from backends.mindspore.precision import add, assign, concat, constant, div, mul, sqrt, square, sub
+from backends.mindspore.precision import add, assign, assign_add, concat, constant, div, mul, sqrt, square, sub
 from backends.mindspore.state import Flat
 from core.config import Config
 from core.models import ADAM_BETAS, ADAM_EPS, ModelSpec
@@ -19,12 +23,36 @@ from core.state import State
 
 
 class Group:
-    """One optimizer group: the network's flat tensor with its moments, and its rate."""
+    """One optimizer group: the network's flat tensor with its moments and its rate. The float32 kernel steps it."""
 
     def __init__(self, network: LMF, spec: ModelSpec, name: str, rate: float, dtype: mindspore.dtype) -> None:
         members = spec.group(name)
         self.flat, self.rate = network.flats[name], rate
         self.exp_avg, self.exp_avg_sq = Flat(members, dtype), Flat(members, dtype)
+        self.keep = [constant(beta, dtype) for beta in ADAM_BETAS]
+        self.new = [constant(1 - beta, dtype) for beta in ADAM_BETAS]
+        # The kernel takes 1 - b2 of a rounded b2, 1.3e-5 too small. What is missing, before it decays:
+        kept = float(np.float32(ADAM_BETAS[1]))
+        self.missing = constant((kept - ADAM_BETAS[1]) / kept, dtype)
+        self.kernel, self.zero = ops.Adam(), constant(0, dtype)
+
+    def step(self, gradient: Tensor, rate: Tensor, eps: Tensor) -> None:
+        """One step with the flat `gradient`; `rate` and `eps` carry the corrections."""
+        assign_add(self.exp_avg_sq.value, mul(square(gradient), self.missing))
+        self.kernel(self.flat.value, self.exp_avg.value, self.exp_avg_sq.value, self.zero, self.zero, rate,
+                    *self.keep, eps, gradient)
+
+
+class Group64(Group):
+    """The same written out, for the kernel has no float64."""
+
+    def step(self, gradient: Tensor, rate: Tensor, eps: Tensor) -> None:
+        value, first, second = self.flat.value, self.exp_avg.value, self.exp_avg_sq.value
+        m = add(mul(first, self.keep[0]), mul(gradient, self.new[0]))
+        v = add(mul(second, self.keep[1]), mul(square(gradient), self.new[1]))
+        assign(first, m)
+        assign(second, v)
+        assign(value, sub(value, mul(div(m, add(sqrt(v), eps)), rate)))
 
 
 class GroupedAdam:
@@ -32,31 +60,22 @@ class GroupedAdam:
 
     def __init__(self, network: LMF, spec: ModelSpec, config: Config, dtype: mindspore.dtype) -> None:
         rates = {"factors": config.factor_learning_rate, "others": config.learning_rate}
-        self.groups = {name: Group(network, spec, name, rate, dtype) for name, rate in rates.items()}
+        group = Group64 if config.precision == "float64" else Group
+        self.groups = {name: group(network, spec, name, rate, dtype) for name, rate in rates.items()}
         self.dtype, self.steps = dtype, 0
         self.decay = constant(config.weight_decay, dtype) if config.weight_decay else None
-        self.keep, self.new = ([constant(value, dtype) for value in values]
-                               for values in (ADAM_BETAS, [1 - beta for beta in ADAM_BETAS]))
 
     def step(self, gradients: Gradients) -> None:
-        """One step with `gradients` of all parameters.
-
-        lr m' / (sqrt(v') + eps), m' = m / c1, v' = v / c2, is computed as (lr sqrt(c2) / c1) m / (sqrt(v) + eps sqrt(c2)).
-        """
+        """One step with `gradients` of all parameters."""
         self.steps += 1
-        root = math.sqrt(1 - ADAM_BETAS[1] ** self.steps)
+        first, second = (1 - beta**self.steps for beta in ADAM_BETAS)
+        root = math.sqrt(second)
         eps = constant(ADAM_EPS * root, self.dtype)
         for group in self.groups.values():
-            value, first, second = group.flat.value, group.exp_avg.value, group.exp_avg_sq.value
             gradient = concat(tuple(gradients[name] for name in group.flat.slices))
             if self.decay is not None:
-                gradient = add(gradient, mul(value, self.decay))
-            m = add(mul(first, self.keep[0]), mul(gradient, self.new[0]))
-            v = add(mul(second, self.keep[1]), mul(square(gradient), self.new[1]))
-            rate = constant(group.rate * root / (1 - ADAM_BETAS[0] ** self.steps), self.dtype)
-            assign(first, m)
-            assign(second, v)
-            assign(value, sub(value, mul(div(m, add(sqrt(v), eps)), rate)))
+                gradient = add(gradient, mul(group.flat.value, self.decay))
+            group.step(gradient, constant(group.rate * root / first, self.dtype), eps)
 
     def names(self, network: LMF) -> dict[str, list[str]]:
         """Parameter names per group, found by where each parameter's memory really lies."""

@@ -6,6 +6,7 @@ compute in float32; docs/divergences.md has the sizes. `Kernels64` builds these 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import mindspore
@@ -17,12 +18,10 @@ from core.config import Config
 from core.errors import UserError
 from core.models import BATCHNORM_EPS, BATCHNORM_MOMENTUM
 
-DTYPES = {"float32": mindspore.float32, "float64": mindspore.float64}
-
 # Operators as objects: a functional call looks its operator up each time.
 add, sub, mul, div, square = ops.Add(), ops.Sub(), ops.Mul(), ops.RealDiv(), ops.Square()
 sqrt, exp, log, sigmoid, tanh, relu = ops.Sqrt(), ops.Exp(), ops.Log(), ops.Sigmoid(), ops.Tanh(), ops.ReLU()
-absolute, sign, assign, bias_add = ops.Abs(), ops.Sign(), ops.Assign(), ops.BiasAdd()
+absolute, sign, bias_add, assign, assign_add = ops.Abs(), ops.Sign(), ops.BiasAdd(), ops.Assign(), ops.AssignAdd()
 matmul, matmul_t, t_matmul = ops.MatMul(), ops.MatMul(transpose_b=True), ops.MatMul(transpose_a=True)
 concat, concat_columns, split_gates = ops.Concat(0), ops.Concat(1), ops.Split(1, 4)
 row_max, row_sum = ops.ReduceMax(True), ops.ReduceSum(True)
@@ -113,7 +112,7 @@ class Kernels:
         flat_grad = lstm_pair(width, hidden)[1](x, start, start, flat, y, last, cell, zeros(y.shape, self.dtype),
                                                 dh.view(start.shape), start, reserved)[3].view(-1)
         ends = (0, 4 * hidden * width, 4 * hidden * (width + hidden), flat_grad.shape[0])
-        parts = [ops.narrow(flat_grad, 0, begin, end - begin) for begin, end in zip(ends, ends[1:], strict=False)]
+        parts = [ops.narrow(flat_grad, 0, begin, end - begin) for begin, end in pairwise(ends)]
         return [*parts, parts[2]]  # both biases have the same
 
     def cross_entropy(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

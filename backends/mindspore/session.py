@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -35,7 +37,9 @@ def open_session(spec: ModelSpec, config: Config) -> MindSporeSession:
     mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
     mindspore.set_device(find_device(config.device))
     mindspore.runtime.launch_blocking()
-    return MindSporeSession(spec, config)
+    session = MindSporeSession(spec, config)
+    restore_interrupt()
+    return session
 
 
 def find_device(name: str) -> str:
@@ -44,6 +48,13 @@ def find_device(name: str) -> str:
         raise UserError(f"device = {name!r}: the mindspore backend runs on the CPU so far; use --device cpu, "
                         f"or the torch backend for {name}")
     return "CPU"
+
+
+def restore_interrupt() -> None:
+    """Give Ctrl-C back to Python: from its first operator on, MindSpore answers it by killing the process."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)
 
 
 class MindSporeSession:
@@ -101,10 +112,9 @@ class MindSporeSession:
     def gradients(self, batch: Batch) -> tuple[float, dict[str, Array]]:
         with self._kept_statistics():
             loss, gradients = self._backward(*self._place(batch))
-            shapes = {name: shape for flat in self.network.flats.values() for name, (_, _, shape) in flat.slices.items()}
-            return float(to_numpy(loss).sum(dtype=np.float64)), {
-                p.name: turn_back(p.name, to_numpy(gradients[p.name]).reshape(shapes[p.name]))
-                for p in self.spec.trainable}
+            named = {p.name: to_numpy(gradients[p.name]).reshape(self.network.tensors[p.name].shape)
+                     for p in self.spec.trainable}
+            return float(to_numpy(loss).sum(dtype=np.float64)), {n: turn_back(n, g) for n, g in named.items()}
 
     def optimizer_groups(self) -> dict[str, list[str]]:
         return self.optimizer.names(self.network)
@@ -145,6 +155,7 @@ class MindSporeSession:
             text = np.empty((self.spec.dims.steps * rows, width), self.config.precision)  # a batch after the other
             for start, stop in plan.bounds:
                 part = text[self.spec.dims.steps * start:self.spec.dims.steps * stop]  # (T B, D)
+                # "clip" writes to the target directly; all rows exist
                 np.take(data["text"], order[start:stop], 1, part.reshape(-1, stop - start, width), "clip")
             flat["text"] = Tensor(text)
         for start, stop in plan.bounds:

@@ -27,7 +27,7 @@ class DenseSubNet(nn.Layer):
         self.linear_2 = nn.Linear(hidden, hidden)
         self.linear_3 = nn.Linear(hidden, hidden)
         self.statistics: tuple[Any, Any] = (self.norm._mean, self.norm._variance)
-        self.affine = (self.norm.weight, self.norm.bias)
+        self.affine: tuple[Any, Any] = (self.norm.weight, self.norm.bias)
         self.linears = tuple((f"{name}.{key}", linear.weight, linear.bias) for key, linear in
                              (("linear_1", self.linear_1), ("linear_2", self.linear_2), ("linear_3", self.linear_3)))
         self.name = name

@@ -2,15 +2,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
-os.environ["OMP_NUM_THREADS"] = "1"  # above 1 Paddle prints a warning; MKL_NUM_THREADS sets its threads all the same
-
 import paddle
 from paddle import Tensor
 

@@ -1,0 +1,117 @@
+"""The comparison as one self-contained HTML file: figures are inline SVG, nothing is fetched."""
+from __future__ import annotations
+
+import io
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from matplotlib import pyplot
+
+from core.config import Config
+from core.files import write_text
+from parity.compare import Gap
+from parity.ladder import Rung
+from parity.runs import FACTOR, Record, Verdict, chaos_floor, extended, printed, relative
+
+Runs = tuple[list[Record], list[Record], list[Verdict]]
+COLOURS = {"torch": "#d1495b", "mindspore": "#2f6690", "paddle": "#3a7d44"}
+
+
+def write_report(path: Path, title: str, config: Config, machine: Mapping[str, Mapping[str, str]],
+                 climbed: Sequence[Rung], runs: Runs | None, problems: Sequence[str]) -> None:
+    """Write the report of a comparison to `path`, whole."""
+    template = Environment(loader=PackageLoader("parity", "."), autoescape=True).get_template("report.html.j2")
+    write_text(path, template.render(
+        title=title, config=config.model_dump(mode="json"), machine=machine, problems=problems,
+        hardware=f"{platform.machine()}, {platform.system()}, {config.threads} thread(s), {config.device}",
+        maps=_heat_maps(climbed), runs=_run_section(runs) if runs else None, factor=FACTOR))
+
+
+def _heat_maps(climbed: Sequence[Rung]) -> list[dict[str, Any]]:
+    """Per backend a table of tensors by rungs; a cell is its relative gap."""
+    maps = []
+    for backend in dict.fromkeys(rung.backend for rung in climbed):
+        rungs = [rung for rung in climbed if rung.backend == backend]
+        tensors = list(dict.fromkeys(name for rung in rungs if rung.name != "drift" for name in rung.gaps))
+        rows = [{"tensor": name, "cells": [_cell(rung, rung.gaps.get(name)) for rung in rungs]} for name in tensors]
+        worst = {"tensor": "worst of all", "cells": [_cell(rung, max(
+            rung.gaps.values(), key=lambda g: math.inf if g.problem else g.relative, default=None)) for rung in rungs]}
+        maps.append({"backend": backend, "rungs": [f"{r.name} (≤ {r.tolerance:g})" for r in rungs],
+                     "rows": [worst, *rows]})
+    return maps
+
+
+def _cell(rung: Rung, found: Gap | None) -> dict[str, str]:
+    """Text, colour and tooltip. Colour runs from 1e-17 (pale) to 1 (dark); a difference is red."""
+    if found is None:
+        return {"text": "", "colour": "#fff", "ink": "#000", "tip": ""}
+    if found.exceeds(rung.tolerance):
+        text = found.problem or f"{found.relative:.0e}"
+        return {"text": text, "colour": "#c1121f", "ink": "#fff", "tip": found.sentence(rung.tolerance)}
+    depth = 0.0 if found.relative == 0 else (17 + math.log10(max(found.relative, 1e-17))) / 17
+    light = 97 - 45 * depth
+    return {"text": "0" if found.relative == 0 else f"{found.relative:.0e}", "colour": f"hsl(205 45% {light:.0f}%)",
+            "ink": "#000", "tip": found.sentence(rung.tolerance)}
+
+
+def _run_section(runs: Runs) -> dict[str, Any]:
+    records, nudges, verdicts = runs
+    names = list(records[0].metrics)
+    return {
+        "curves": _curves(records), "drift": _drift(records, nudges, "epoch"), "steps": _drift(records, nudges, "step"),
+        "backends": [r.backend for r in records], "verdicts": verdicts,
+        "metrics": [{"name": name, "values": [printed(r.metrics)[name] for r in records]} for name in names],
+        "ends": [{"backend": r.backend, "best": r.best_epoch, "stop": r.stop_epoch} for r in records],
+        "nudged": [r.nudged for r in nudges],
+    }
+
+
+def _svg(figure: Any) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", bbox_inches="tight")
+    pyplot.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg"):]
+
+
+def _curves(records: Sequence[Record]) -> str:
+    """Training and validation loss of every backend, one above the other."""
+    figure, axes = pyplot.subplots(figsize=(8, 3.6))
+    for index, record in enumerate(records):
+        style: Any = {"color": COLOURS[record.backend], "linewidth": 5 - 1.7 * index, "alpha": 0.55 + 0.2 * index}
+        epochs = np.arange(1, len(record.valid) + 1)
+        axes.plot(epochs, record.valid, label=f"{record.backend} validation", **style)
+        axes.plot(epochs, record.train, linestyle="--", label=f"{record.backend} training", **style)
+    axes.set(xlabel="epoch", ylabel="loss per row")
+    axes.legend(fontsize=8)
+    return _svg(figure)
+
+
+def _drift(records: Sequence[Record], nudges: Sequence[Record], unit: str) -> str:
+    """Relative difference from the reference, and the chaos floor, on log axes."""
+    figure, panels = pyplot.subplots(1, 1 if unit == "step" else 2, figsize=(8, 3.4), sharey=True, squeeze=False)
+    for axes, key in zip(panels[0], ("steps",) if unit == "step" else ("train", "valid"), strict=True):
+        base = records[0]
+        if nudges:
+            floor = chaos_floor(base, list(nudges), key)
+            length = max(len(getattr(record, key)) for record in records)
+            x = np.arange(1, length + 1)
+            axes.fill_between(x, 1e-17, FACTOR * extended(floor, length), color="#eeeeee",
+                              label=f"{FACTOR} times the chaos floor")
+            axes.plot(x, extended(floor, length), color="#888888", linewidth=1, label="chaos floor")
+        for record in records[1:]:
+            difference = np.maximum(relative(getattr(record, key), getattr(base, key)), 1e-17)
+            axes.plot(np.arange(1, len(difference) + 1), difference, color=COLOURS[record.backend], linewidth=1,
+                      label=record.backend)
+        axes.set(xscale="log", yscale="log", ylim=(1e-17, 10), xlabel=unit,
+                 title={"train": "training loss", "valid": "validation loss", "steps": "loss of each step"}[key])
+    panels[0][0].set_ylabel(f"relative difference from {records[0].backend}")
+    panels[0][-1].legend(fontsize=8)
+    return _svg(figure)

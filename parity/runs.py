@@ -1,0 +1,162 @@
+"""Whole training runs inside a worker, recorded step by step, and the chaos floor that they are held to."""
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.backend import Session, open_session
+from core.config import make_config
+from core.data import load_dataset
+from core.models import build_spec
+from core.plan import EpochPlan, EpochResult
+from core.randomness import Array
+from core.run_folder import RunFolder, versions
+from core.state import State
+from core.trainer import Trainer
+from core.worker import tell
+
+Values = dict[str, Any]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run. steps: per-row loss of every training step (S,); epochs in order; test predictions (N, O)."""
+
+    backend: str
+    nudged: str | None
+    steps: F64
+    train: F64
+    valid: F64
+    best_epoch: int
+    stop_epoch: int
+    predictions: Array
+    metrics: dict[str, Any]
+    title: str
+    versions: dict[str, str]
+
+
+class Recorder:
+    """A session that keeps the loss of every step; everything else goes through."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.steps: list[float] = []
+
+    def train_epoch(self, plan: EpochPlan) -> EpochResult:
+        result = self.session.train_epoch(plan)
+        rows = np.array([stop - start for start, stop in plan.bounds])
+        self.steps += (result.losses / rows).tolist()
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+
+def nudge(state: State, name: str) -> State:
+    """The state with the first non-zero element of one weight moved up by one unit in the last place."""
+    moved = state.weights[name].copy()
+    where = np.unravel_index(int(np.flatnonzero(moved)[0]), moved.shape)
+    moved[where] = np.nextafter(moved[where], np.array(np.inf, moved.dtype))
+    return replace(state, weights={**state.weights, name: moved})
+
+
+def whole_run(backend: str, values: Values, nudged: str | None = None) -> Record:
+    """Train as the `train` command does, in a temporary run folder. Tells epoch and most epochs."""
+    with tempfile.TemporaryDirectory(prefix="lmf-parity-") as scratch:
+        config = make_config({**values, "output_path": scratch, "model_path": None})
+        dataset = load_dataset(config)
+        spec = build_spec(config, dataset.dims)
+        session = Recorder(open_session(backend, spec, config))
+        trainer = Trainer(session, spec, config, dataset, RunFolder(Path(scratch), config), backend)
+        trainer.load()
+        if nudged:
+            session.load_state(nudge(session.state(), nudged))
+        metrics = trainer.run(lambda row: tell((row["epoch"], config.epochs)))
+        history = trainer.progress.history
+        train, valid = (np.array([row[key] for row in history]) for key in ("train_loss", "valid_loss"))
+        return Record(backend, nudged, np.array(session.steps), train, valid, metrics["best_epoch"], metrics["epochs"],
+                      session.predict("test"), metrics["test"], dataset.title, versions(backend))
+
+
+def relative(one: F64, other: F64) -> F64:
+    """|a - b| / |b| over the common length."""
+    n = min(len(one), len(other))
+    return np.asarray(np.abs(one[:n] - other[:n]) / np.abs(other[:n]))
+
+
+def chaos_floor(base: Record, nudges: list[Record], key: str) -> F64:
+    """Drift of a backend from itself, per epoch or step: the largest so far over all nudged runs.
+
+    The largest so far, because a drift that was once reached can pass through zero by chance. Never below four
+    units in the last place of the run's precision: a sum taken in another order is off by that much.
+    """
+    drifts = [relative(getattr(record, key), getattr(base, key)) for record in nudges]
+    n = min(map(len, drifts))
+    floor = np.maximum.accumulate(np.max([drift[:n] for drift in drifts], axis=0))
+    return np.asarray(np.maximum(floor, 4 * np.finfo(base.predictions.dtype).eps))
+
+
+def extended(floor: F64, length: int) -> F64:
+    """The floor over `length` epochs; beyond its own end it stays where it was."""
+    return np.concatenate([floor, np.full(max(0, length - len(floor)), floor[-1])])[:length]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Two runs beside the chaos floor. Worst ratios are difference / floor, over all epochs.
+
+    left_at: first epoch in which the floor reaches CALM, None if the whole run is calm; calm_worst: the largest
+    relative difference before that; same_end: same best and last epoch, predictions to 1e-5, metrics as printed.
+    """
+
+    backend: str
+    left_at: int | None
+    calm_worst: float
+    worst_ratio: float
+    same_end: bool
+    problems: tuple[str, ...]
+
+
+CALM = {"float64": 1e-8, "float32": 1e-4}  # while a run differs from itself by less, all runs must agree
+AGREE = {"float64": 1e-7, "float32": 1e-3}
+FACTOR = 10  # frameworks may differ by this many times what one differs from itself
+
+
+def judge(base: Record, nudges: list[Record], other: Record, precision: str) -> Verdict:
+    """Hold `other` against `base`: (a) equal while calm, (b) within the floor, (c) the same end if all calm."""
+    problems = []
+    worst_ratio = calm_worst = 0.0
+    left_at: int | None = None
+    for key in ("train", "valid"):
+        difference = relative(getattr(other, key), getattr(base, key))
+        floor = extended(chaos_floor(base, nudges, key), len(difference))
+        wild = np.flatnonzero(floor >= CALM[precision])
+        calm = int(wild[0]) if len(wild) else len(difference)
+        if len(wild):
+            left_at = calm + 1 if left_at is None else min(left_at, calm + 1)
+        calm_worst = max(calm_worst, float(difference[:calm].max(initial=0)))
+        ratio = difference / floor
+        worst_ratio = max(worst_ratio, float(ratio.max(initial=0)))
+        for epoch in np.flatnonzero(difference[:calm] > AGREE[precision])[:1]:
+            problems.append(f"{key} loss of epoch {epoch + 1} differs by {difference[epoch]:.1e}, while the run is calm, "
+                            f"allowed {AGREE[precision]}")
+        for epoch in np.flatnonzero(ratio > FACTOR)[:1]:
+            problems.append(f"{key} loss of epoch {epoch + 1} differs by {difference[epoch]:.1e}, {ratio[epoch]:.0f} "
+                            f"times the chaos floor, allowed {FACTOR} times")
+    same_end = (base.best_epoch == other.best_epoch and base.stop_epoch == other.stop_epoch
+                and bool(np.abs(base.predictions - other.predictions).max() <= 1e-5)
+                and printed(base.metrics) == printed(other.metrics))
+    if left_at is None and not same_end:
+        problems.append("the run is calm to its end, and best epoch, last epoch, predictions or metrics differ")
+    return Verdict(other.backend, left_at, calm_worst, worst_ratio, same_end, tuple(problems))
+
+
+def printed(metrics: dict[str, Any]) -> dict[str, str]:
+    """Metrics as a table shows them."""
+    return {name: "undefined" if value is None else f"{value:.4f}" for name, value in metrics.items()}

@@ -1,0 +1,102 @@
+"""PyTorch's defaults and habits of code written for it."""
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backends.torch import model, precision, session
+from core.randomness import Array
+from parity_tests.defaults import Replacements
+from parity_tests.divergences import Altered
+
+
+def batch_norm() -> Replacements:
+    """nn.BatchNorm1d's function in train mode, whatever the number of rows."""
+    def default(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, train: bool, *_: Any) -> Tensor:
+        return F.batch_norm(x, mean, var, weight, bias, training=True)
+
+    return [(model, "torch", Altered(torch, batch_norm=default))]
+
+
+def bare_squeeze() -> Replacements:
+    """`squeeze()` on the last hidden state (1, B, H), as in the original: (H,) for one row."""
+    def default(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        y, last, cell = torch.lstm(*args)
+        return y, last.squeeze().unsqueeze(0), cell
+
+    return [(model, "torch", Altered(torch, lstm=default))]
+
+
+def mean_loss() -> Replacements:
+    """Both losses with their default reduction."""
+    def default(output: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(output, label) if label.dtype == torch.int64 else F.l1_loss(output, label)
+
+    return [(session, "summed_loss", default)]
+
+
+def float16_autocast() -> Replacements:
+    """Autocast to float16, its usual dtype, on the CPU."""
+    def default(config: Any) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext() if config.amp_level == "O0" else torch.autocast("cpu", dtype=torch.float16)
+
+    return [(session, "autocast", default), (precision, "autocast", default)]
+
+
+def softmax_without_axis(scores: Array) -> Array:
+    """F.softmax(x): it warns, and takes axis 0 of a tensor with three."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return F.softmax(torch.from_numpy(scores)).numpy()
+
+
+def lstm_gradient(x: Array, threads: int) -> dict[str, Array]:
+    """Gradient of the input weights of an LSTM of 64 units, x (T, B, D), with that many threads."""
+    before = torch.get_num_threads()
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    try:
+        lstm = nn.LSTM(x.shape[2], 64, dtype=torch.float64)
+        lstm(torch.from_numpy(x))[0].sum().backward()
+    finally:
+        torch.set_num_threads(before)
+    assert lstm.weight_ih_l0.grad is not None
+    return {"weight_ih_l0": lstm.weight_ih_l0.grad.numpy()}
+
+
+def plain_list_parameters(rank: int, width: int) -> list[str]:
+    """Names of the parameters of a module that keeps its factors in a Python list."""
+    class Fusion(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factors = [nn.Parameter(torch.empty(rank, width, 1)) for _ in range(3)]
+            self.fusion_weights = nn.Parameter(torch.empty(1, rank))
+            self.fusion_bias = nn.Parameter(torch.empty(1, 1))
+
+    return [name for name, _ in Fusion().named_parameters()]
+
+
+def initial(shapes: dict[str, tuple[int, ...]], dtype: str) -> dict[str, Array]:
+    """nn.Linear's own values and xavier_normal_, by neutral name."""
+    torch.manual_seed(3)
+    values: dict[str, Array] = {}
+    for name, shape in shapes.items():
+        if name.endswith("_factor"):
+            values[name] = nn.init.xavier_normal_(torch.empty(shape)).numpy().astype(dtype)
+        elif name.endswith("weight"):
+            linear = nn.Linear(shape[1], shape[0])
+            values[name] = linear.weight.detach().numpy().astype(dtype)
+            values[name.replace("weight", "bias")] = linear.bias.detach().numpy().astype(dtype)
+    return values
+
+
+def dropout(rows: int, width: int, rate: float, dtype: str) -> Array:
+    """The mask of F.dropout on ones."""
+    torch.manual_seed(3)
+    return F.dropout(torch.from_numpy(np.ones((rows, width), dtype)), rate).numpy()
