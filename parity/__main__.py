@@ -93,6 +93,7 @@ def main() -> None:
     path = Path(given.get("output", "parity.html"))
     machine = {name: versions(name) for name in backends}
     write_report(path, dataset.title, config, machine, climbed, runs, problems)
+    console.print()
     for problem in problems:
         console.print(f"differs: {problem}")
     console.print(f"report: {path}")

@@ -19,6 +19,7 @@ from core.run_folder import RunFolder, versions
 from core.state import State
 from core.trainer import Trainer
 from core.worker import tell
+from parity.compare import gap
 
 Values = dict[str, Any]
 F64 = npt.NDArray[np.float64]
@@ -99,12 +100,13 @@ def chaos_floor(base: Record, nudges: list[Record], key: str) -> F64:
     drifts = [relative(getattr(record, key), getattr(base, key)) for record in nudges]
     n = min(map(len, drifts))
     floor = np.maximum.accumulate(np.max([drift[:n] for drift in drifts], axis=0))
-    return np.asarray(np.maximum(floor, 4 * np.finfo(base.predictions.dtype).eps))
+    eps = 2.0**-23 if base.predictions.dtype == np.float32 else 2.0**-52
+    return np.asarray(np.maximum(floor, 4 * eps))
 
 
 def extended(floor: F64, length: int) -> F64:
     """The floor over `length` epochs; beyond its own end it stays where it was."""
-    return np.concatenate([floor, np.full(max(0, length - len(floor)), floor[-1])])[:length]
+    return np.asarray(np.concatenate([floor, np.full(max(0, length - len(floor)), floor[-1])])[:length])
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,13 @@ def judge(base: Record, nudges: list[Record], other: Record, precision: str) -> 
         ratio = difference / floor
         worst_ratio = max(worst_ratio, float(ratio.max(initial=0)))
         for epoch in np.flatnonzero(difference[:calm] > AGREE[precision])[:1]:
-            problems.append(f"{key} loss of epoch {epoch + 1} differs by {difference[epoch]:.1e}, while the run is calm, "
-                            f"allowed {AGREE[precision]}")
+            problems.append(f"{key} loss of epoch {epoch + 1} differs by {difference[epoch]:.1e}, allowed while "
+                            f"the run is calm {AGREE[precision]}")
         for epoch in np.flatnonzero(ratio > FACTOR)[:1]:
             problems.append(f"{key} loss of epoch {epoch + 1} differs by {difference[epoch]:.1e}, {ratio[epoch]:.0f} "
                             f"times the chaos floor, allowed {FACTOR} times")
     same_end = (base.best_epoch == other.best_epoch and base.stop_epoch == other.stop_epoch
-                and bool(np.abs(base.predictions - other.predictions).max() <= 1e-5)
+                and bool(gap(other.predictions, base.predictions).max_abs <= 1e-5)
                 and printed(base.metrics) == printed(other.metrics))
     if left_at is None and not same_end:
         problems.append("the run is calm to its end, and best epoch, last epoch, predictions or metrics differ")
