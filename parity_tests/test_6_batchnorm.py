@@ -1,12 +1,15 @@
 """Rung 6: BatchNorm's running statistics after steps in train mode, the ragged last batch included."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from core import oracle
 from core.models import BATCHNORM_MOMENTUM
 from core.randomness import Array
-from parity.bounds import STATISTICS
+from parity.bounds import FORWARD, STATISTICS
 from parity.compare import assert_same
 from parity_tests.conftest import ROWS, Lab
 
@@ -38,3 +41,15 @@ def test_statistics_after_an_epoch(lab: Lab, batch_size: int) -> None:
     weights = lab.session.state().weights
     want = expected(lab, batch_size)
     assert_same({name: weights[name] for name in want}, want, STATISTICS[lab.config.precision])
+
+
+def test_channels_of_little_variance(lab: Lab) -> None:
+    """Running variances of 0 to .08, as published IEMOCAP checkpoints have them: there eps shows, and its dtype."""
+    weights = dict(lab.state.weights)
+    for p in lab.spec.group("statistics"):
+        values = np.linspace(0, 0.08, p.shape[0]) if p.name.endswith("var") else np.full(p.shape, 0.1)
+        weights[p.name] = values.astype(lab.config.precision)
+    lab.session.load_state(replace(lab.state, weights=weights))
+    batch = lab.batch(slice(0, ROWS))
+    assert_same(lab.session.forward(batch, False), oracle.forward(lab.spec, weights, batch),
+                FORWARD[lab.config.precision])

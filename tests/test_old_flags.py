@@ -1,6 +1,8 @@
 """Flags of the original and its ports: the same meaning, or one line that says what to use."""
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,8 @@ def test_cuda_true_asks_for_cuda(data: Path, tmp_path: Path) -> None:
     warning, *rest = err.splitlines(keepends=True)
     assert warning == "warning: --cuda is old; use --device cuda\n"
     if process.returncode == 0:
+        probe = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+        assert subprocess.run([sys.executable, "-c", probe]).returncode == 0, "there is no CUDA: where did it run?"
         assert not rest and list(tmp_path.glob("mosi-torch-1"))
         return
     assert process.returncode == 2

@@ -175,7 +175,7 @@ from core.curves import Curves
 curves = Curves(Path("curves"))
 curves.add({{"epoch": 1, "train_loss": 1.0, "valid_loss": 1.0}})
 curves.close()
-loaded = [name for name in {FRAMEWORKS!r} if name in sys.modules]
+loaded = {{name.split(".")[0] for name in sys.modules}} & set({FRAMEWORKS!r})
 sys.exit(f"loaded: {{loaded}}" if loaded else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path, {}),

@@ -14,11 +14,15 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from core import oracle
 from core.backend import BACKENDS
+from core.checkpoint import load_checkpoint
 from core.commands import main
 from core.config import make_config
-from core.curves import without_torch
+from core.curves import Curves, without_torch
 from core.errors import UserError
+from core.losses import softmax
+from core.plan import Batch
 from core.run_folder import new_run_folder, newest_run
 from tests.conftest import Run
 from tests.running import (
@@ -86,12 +90,26 @@ def test_evaluate_says_the_same(classified: Run, tmp_path: Path) -> None:
     assert result["metrics"] == json.loads((classified.folder / "metrics.json").read_text())["test"]
 
 
-def test_tensorboard_can_read_the_curves(classified: Run) -> None:
-    """Records of length, CRC, data, CRC; parsed with the schema that TensorBoard has."""
+def test_predictions_are_the_best_model_s(classified: Run, scored: Run) -> None:
+    """Row by row what the float64 reference computes from the best checkpoint and the pickle's own rows."""
+    for done, dataset in ((classified, "iemocap"), (scored, "pom")):
+        best = load_checkpoint(done.folder / "best.safetensors")
+        content = content_of(dataset)
+        rows = (content[b"happy"] if dataset == "iemocap" else content)[b"test"]
+        inputs = {"audio": rows[b"covarep"], "video": rows[b"facet"], "text": rows[b"glove"]}
+        output = oracle.forward(best.spec, best.state.weights, Batch(inputs, rows[b"label"], {}))["output"]
+        want = softmax(output) if dataset == "iemocap" else output
+        np.testing.assert_allclose(np.load(done.folder / "predictions_test.npy"), want, rtol=1e-4, atol=1e-5)
+        assert np.abs(want - want[::-1]).max() > 0.1, "the order can't be seen"
+
+
+def events_of(folder: Path) -> list[tuple[int, str, float]]:
+    """(step, tag, value) of all records: length, its CRC, data, CRC; data by the schema that TensorBoard has."""
     with without_torch():
         from tensorboardX.crc32c import crc32c
         from tensorboardX.proto.event_pb2 import Event
-    [path] = (classified.folder / "tensorboard").iterdir()
+    [path] = folder.iterdir()
+    assert ".tfevents." in path.name
     content, events, place = path.read_bytes(), [], 0
     while place < len(content):
         size, = struct.unpack("<Q", content[place:place + 8])
@@ -101,11 +119,18 @@ def test_tensorboard_can_read_the_curves(classified: Run) -> None:
         assert checksum == (((plain >> 15) | (plain << 17 & 0xFFFFFFFF)) + 0xA282EAD8) & 0xFFFFFFFF
         events.append(Event.FromString(data))
         place += 16 + size
-    assert ".tfevents." in path.name and events[0].file_version == "brain.Event:2"
-    found = [(event.step, value.tag, value.simple_value) for event in events[1:] for value in event.summary.value]
+    assert events[0].file_version == "brain.Event:2"
+    return [(event.step, value.tag, value.simple_value) for event in events[1:] for value in event.summary.value]
+
+
+def test_tensorboard_can_read_the_curves(classified: Run, tmp_path: Path) -> None:
     want = [(row["epoch"], key, np.float32(row[key])) for row in history(classified.folder)
             for key in ("train_loss", "valid_loss")]
-    assert found == want
+    assert events_of(classified.folder / "tensorboard") == want
+    curves = Curves(tmp_path / "curves")
+    curves.add({"epoch": 1, "train_loss": 2.0, "valid_loss": 3.0})  # to be seen at once, before the run ends
+    assert events_of(tmp_path / "curves") == [(1, "train_loss", 2.0), (1, "valid_loss", 3.0)]
+    curves.close()
 
 
 def test_synthetic_data_is_called_so_everywhere(tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ def adam() -> Replacements:
         for name, group in self.groups.items()]))
 
 
+def adam_kernel() -> Replacements:
+    """ops.Adam, which nn.Adam calls, without the addition that corrects its second moment."""
+    return [(optimizer, "assign_add", lambda moment, missing: None)]
+
+
 def adam_of_a_plain_list() -> Replacements:
     """nn.Adam with a list of all parameters and one rate, the one of `others`."""
     return _adam(lambda self, parts: nn.Adam(parts["factors"] + parts["others"], self.groups["others"].rate,
@@ -66,22 +71,20 @@ def mint_adam() -> Replacements:
 
 def statistics_in_adam() -> Replacements:
     """The running statistics handed to nn.Adam too, with weight decay; their gradients are zero."""
-    init, step = optimizer.GroupedAdam.__init__, optimizer.GroupedAdam.step
+    backward = session.MindSporeSession._backward
 
-    def keep(self: Any, network: Any, *args: Any) -> None:
-        init(self, network, *args)
-        self.others = list(network.statistics.values())
-
-    def default(self: Any, gradients: dict[str, Tensor]) -> None:
-        step(self, gradients)
+    def default(self: Any, *batch: Any) -> tuple[Tensor, Any]:
+        result = backward(self, *batch)
+        tensors = list(self.network.statistics.values())
         if not hasattr(self, "extra"):
-            for number, tensor in enumerate(self.others):
+            for number, tensor in enumerate(tensors):
                 tensor.name, tensor.requires_grad = f"statistic{number}", True
-            self.extra = nn.Adam([{"params": self.others, "lr": self.groups["others"].rate,
-                                   "weight_decay": _decay(self)}])
-        self.extra(tuple(ops.zeros_like(tensor) for tensor in self.others))
+            self.extra = nn.Adam([{"params": tensors, "lr": self.optimizer.groups["others"].rate,
+                                   "weight_decay": _decay(self.optimizer)}])
+        self.extra(tuple(ops.zeros_like(tensor) for tensor in tensors))
+        return result
 
-    return [(optimizer.GroupedAdam, "__init__", keep), (optimizer.GroupedAdam, "step", default)]
+    return [(session.MindSporeSession, "_backward", default)]
 
 
 def lstm_float64() -> Replacements:

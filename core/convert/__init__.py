@@ -1,0 +1,9 @@
+"""Published weights: checkpoints of the ports, read without executing anything in them, as our checkpoints.
+
+    python -m core.convert --input happy.pkl --output happy.safetensors --emotion happy
+"""
+from __future__ import annotations
+
+from core.convert.architecture import convert
+
+__all__ = ["convert"]

@@ -1,0 +1,278 @@
+"""Reading pickles of weights from strangers: Paddle's arrays, PyTorch's tensors and whole modules.
+
+Nothing that the file names is imported or called. A module class, known or not, becomes a `Module` that
+keeps the attributes it is given; a tensor becomes a `Tensor` that knows where its bytes will be. What
+the table doesn't hold is refused by name.
+"""
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any, ClassVar, Literal
+
+import numpy as np
+
+from core.data.unpickle import ALLOWED, Refused, _Unpickler
+from core.randomness import Array
+
+STORAGES = {  # PyTorch's storage class -> NumPy's code; bfloat16 is read as its 16 bits
+    "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "u2", "LongStorage": "i8",
+    "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "b1",
+}
+MODEL_CLASSES = ("LMF", "SubNet", "TextSubNet")  # of the original and its copies, in whatever module they stood
+FRAMEWORK_CLASSES = ("torch.nn.modules.", "torch.nn.parallel.data_parallel.")
+
+
+@dataclass(frozen=True)
+class StorageClass:
+    """Stands for torch.FloatStorage and its like."""
+
+    name: str
+
+    @property
+    def code(self) -> str:
+        return STORAGES[self.name]
+
+    def __call__(self, *_: Any) -> Any:
+        raise Refused(f"a call of torch.{self.name}")
+
+
+@dataclass
+class Storage:
+    """Flat memory of `count` numbers. Its bytes lie elsewhere in the file and are filled in afterwards."""
+
+    kind: StorageClass
+    count: int
+    data: bytes = b""
+    order: Literal["<", ">"] = "<"
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.count * np.dtype(self.kind.code).itemsize
+
+    def numpy(self) -> Array:
+        """(count,), bfloat16 widened to float32."""
+        if len(self.data) != self.size:
+            raise ValueError(f"a {self.kind.name} of {self.count} numbers comes with {len(self.data)} bytes")
+        values: Array = np.frombuffer(self.data, np.dtype(self.kind.code).newbyteorder(self.order))
+        if self.kind.name == "BFloat16Storage":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(values.dtype.newbyteorder("="))
+
+
+@dataclass(frozen=True)
+class StorageView:
+    """Numbers `start` to `start + count` of a storage."""
+
+    storage: Storage
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Stands for a torch tensor or parameter; strides count numbers."""
+
+    view: StorageView
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def numpy(self) -> Array:
+        """A contiguous copy. Raises ValueError when the numbers would lie outside of the storage."""
+        last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
+        empty = 0 in self.shape
+        if not empty and (last >= self.view.count or math.prod(self.shape) > self.view.count):
+            raise ValueError(f"a tensor of shape {self.shape} reaches beyond its storage of {self.view.count} numbers")
+        flat = self.view.storage.numpy()[self.view.start:self.view.start + self.view.count]
+        if empty:
+            return np.empty(self.shape, flat.dtype)
+        if len(flat) != self.view.count:
+            raise ValueError(f"a view of {self.view.count} numbers reaches beyond its storage")
+        strides = [step * flat.itemsize for step in self.strides]
+        return np.lib.stride_tricks.as_strided(flat[self.offset:], self.shape, strides).copy()
+
+
+@dataclass(frozen=True)
+class ClassName:
+    """Stands for a module class. It can be instantiated empty, never called."""
+
+    name: str
+
+    def __call__(self, *_: Any) -> Any:
+        raise Refused(f"a call of {self.name}")
+
+
+@dataclass
+class Module:
+    """Stands for an instance of a module class: its attributes, uninterpreted."""
+
+    name: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+def text(value: Any) -> str:
+    """Python 2 wrote names as bytes."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _natural(*values: Any) -> None:
+    if not all(type(value) is int and 0 <= value < 2**62 for value in values):
+        raise Refused(f"a tensor with sizes {str(values)[:80]}")
+
+
+def _tensor(view: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+    if type(view) is not StorageView or not isinstance(shape, (tuple, list)) or not isinstance(strides, (tuple, list)):
+        raise Refused("a tensor without a storage")
+    _natural(offset, *shape, *strides)
+    return Tensor(view, offset, tuple(shape), tuple(strides))
+
+
+def _parameter(data: Any, *_: Any) -> Tensor:
+    if type(data) is not Tensor:
+        raise Refused(f"a parameter made of a {type(data).__name__}")
+    return data
+
+
+def _ordered(pairs: Any = ()) -> dict[Any, Any]:
+    return {key: value for key, value in pairs}
+
+
+def _tuple(items: Any = ()) -> tuple[Any, ...]:
+    return tuple(items) if isinstance(items, (tuple, list)) else ()
+
+
+def _nothing(*_: Any) -> None:
+    """For things that a module carries and weights don't need."""
+
+
+TABLE: dict[tuple[str, str], Callable[..., Any]] = {
+    **ALLOWED,
+    ("collections", "OrderedDict"): _ordered,
+    ("builtins", "tuple"): _tuple,  # Paddle: (name, array)
+    ("__builtin__", "tuple"): _tuple,
+    ("builtins", "set"): _nothing,
+    ("__builtin__", "set"): _nothing,
+    ("torch", "Size"): _nothing,
+    ("torch", "device"): _nothing,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch.nn.parameter", "Parameter"): _parameter,  # PyTorch up to 0.3
+    ("torch.autograd.variable", "Variable"): _parameter,
+    ("torch.nn.backends.thnn", "_get_thnn_function_backend"): _nothing,
+}
+
+
+class WeightsUnpickler(_Unpickler):
+    """The stripped machine of core.data.unpickle, with empty instances and PyTorch's references to storages."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+
+    def __init__(self, file: IO[bytes], size: int, storages: dict[str, Storage]) -> None:
+        super().__init__(file, size)
+        self.storages = storages
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        full = f"{module_name}.{global_name}"
+        if (module_name, global_name) in TABLE:
+            return TABLE[module_name, global_name]
+        if module_name in ("torch", "torch.cuda") and global_name in STORAGES:
+            return StorageClass(global_name)
+        if full.startswith(FRAMEWORK_CLASSES) or global_name in MODEL_CLASSES:
+            return ClassName(full[:200])
+        raise Refused(full[:200])
+
+    def load_newobj(self) -> None:
+        arguments, named = self.stack.pop(), self.stack.pop()
+        if type(named) is not ClassName or arguments != ():
+            raise Refused(f"a new {getattr(named, 'name', type(named).__name__)} with arguments")
+        self.append(Module(named.name))
+
+    def load_build(self) -> None:
+        target = self.stack[-2]
+        if type(target) is Module:
+            state = self.stack.pop()
+            if not isinstance(state, dict):
+                raise Refused(f"a {target.name} whose state is a {type(state).__name__}")
+            target.attributes.update({text(key): value for key, value in state.items()})
+        elif type(target) in (Tensor, dict):  # hooks of a parameter, version numbers of a state dict
+            self.stack.pop()
+        else:
+            super().load_build()
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind = text(pid[0]) if isinstance(pid, tuple) and pid else ""
+        if kind == "module" and len(pid) == 4:  # a class with its source, which stays text
+            return pid[1]
+        if kind != "storage" or len(pid) not in (5, 6) or type(pid[1]) is not StorageClass:
+            raise Refused(f"a reference of kind {kind[:80]!r}")
+        _, storage_class, key, _, count = pid[:5]
+        _natural(count)
+        storage = self.storages.setdefault(text(key), Storage(storage_class, count))
+        if (storage.kind, storage.count) != (storage_class, count):
+            raise Refused(f"storage {text(key)[:80]!r} twice, with different sizes")
+        if len(pid) == 6 and pid[5] is not None:
+            _, start, length = pid[5]
+            _natural(start, length)
+            return StorageView(storage, start, length)
+        return StorageView(storage, 0, count)
+
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BINPERSID[0]] = pickle._Unpickler.dispatch[pickle.BINPERSID[0]]
+
+
+def named_tensors(value: Any) -> Mapping[str, Any]:
+    """Name -> tensor stand-in, in a state dict, a whole module, or a checkpoint that holds one of them.
+
+    Raises Refused for anything else.
+    """
+    for _ in range(3):
+        if isinstance(value, Module):
+            found: dict[str, Any] = {}
+            _walk(value, "", found, 0)
+            return found
+        if not isinstance(value, dict):
+            raise Refused(f"a {type(value).__name__} where a state dict or a module should be")
+        value = {text(key): item for key, item in value.items()}
+        inner = next((value[key] for key in WRAPPERS if isinstance(value.get(key), (dict, Module))), None)
+        if inner is None:
+            return {key: _unwrapped(item) for key, item in value.items() if key != PADDLE_NAMES}
+        value = inner
+    raise Refused("a state dict within too many dicts")
+
+
+PADDLE_NAMES = "StructuredToParameterName@@"
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+MAX_TENSORS = 500  # a network of this project has 28
+
+
+def _unwrapped(item: Any) -> Any:
+    """Paddle writes (name, array) where a state dict lies in another dict."""
+    return item[1] if isinstance(item, tuple) and len(item) == 2 else item
+
+
+def _walk(module: Module, prefix: str, found: dict[str, Any], depth: int) -> None:
+    """Collect parameters and buffers under their dotted names. Modules may refer to each other: depth is bounded."""
+    if depth > 8:
+        raise Refused("more than 8 modules within each other")
+    for kind in ("_parameters", "_buffers"):
+        for name, item in _part(module, kind).items():
+            if item is not None:
+                found[prefix + name] = item
+    for name, item in _part(module, "_modules").items():
+        if not isinstance(item, (Module, type(None))) or len(found) > MAX_TENSORS:
+            raise Refused(f"module {(prefix + name)[:80]!r}, a {type(item).__name__}, after {len(found)} tensors")
+        if item is not None:
+            _walk(item, f"{prefix}{name}.", found, depth + 1)
+
+
+def _part(module: Module, kind: str) -> dict[str, Any]:
+    part = module.attributes.get(kind, {})
+    if not isinstance(part, dict):
+        raise Refused(f"{kind} of a {module.name}, a {type(part).__name__}")
+    return {text(key): item for key, item in part.items()}

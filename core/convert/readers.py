@@ -1,0 +1,111 @@
+"""Which program wrote a file, and its tensors under that program's names. Nothing in a file is run."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.checkpoint import FORMAT
+from core.convert.mindspore_files import read_ckpt
+from core.convert.pickles import MAX_TENSORS, Storage, WeightsUnpickler, named_tensors
+from core.convert.torch_files import MAGIC, read_legacy, read_zip
+from core.data.unpickle import Refused
+from core.errors import UserError
+from core.randomness import Array
+
+WAY_OUT = "give a checkpoint as Paddle, PyTorch or MindSpore wrote it, best a state dict alone"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Tensors as a file has them: names and layouts are the framework's own."""
+
+    kind: str
+    framework: str
+    tensors: Mapping[str, Array]
+
+
+def read_source(path: Path) -> Source:
+    """Read `path`, whose format is told by its first bytes, never by its name.
+
+    Raises UserError, one line, for a file that is missing, empty, damaged, of an unknown format, or that
+    asks for anything beyond tensors; nothing of the file's choosing has run then.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error}); {WAY_OUT}") from error
+    kind, framework, reader = _format(path, head)
+    try:
+        tensors = {name: _array(name, value) for name, value in _named(reader(path)).items()}
+    except UserError:
+        raise
+    except Refused as error:
+        named = " ".join(str(error).split())
+        raise UserError(f"{path}: refused, the {kind} asks for {named}; expected tensors by name, nothing of it "
+                        f"was run; {WAY_OUT}") from error
+    except Exception as error:  # garbage ends in any of a dozen exceptions; all mean the same
+        detail = " ".join(f"{type(error).__name__} {error}".split())[:160]
+        raise UserError(f"{path}: not a readable {kind} ({path.stat().st_size} bytes, {detail}); it may be cut "
+                        f"short: fetch it again; {WAY_OUT}") from error
+    return Source(kind, framework, tensors)
+
+
+def _format(path: Path, head: bytes) -> tuple[str, str, Callable[[Path], Any]]:
+    """Name of the format, framework of the names, reader."""
+    if not head:
+        raise UserError(f"{path}: the file is empty (0 bytes); {WAY_OUT}")
+    if head.startswith(b"PK\x03\x04"):
+        return "PyTorch zip file", "torch", read_zip
+    if MAGIC in head[:32]:
+        return "PyTorch legacy file", "torch", read_legacy
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        _refuse_safetensors(path)
+    if head[257:262] == b"ustar":
+        raise UserError(f"{path}: a .tar file, as PyTorch wrote before 0.2; load and save it with a later PyTorch")
+    if head[:1] in b"\x80(c}]":
+        return "Paddle pickle", "paddle", _read_pickle
+    if head[:1] == b"\n":
+        return "MindSpore checkpoint", "mindspore", read_ckpt
+    raise UserError(f"{path}: unknown format, begins with {head[:16]!r}; {WAY_OUT}")
+
+
+def _refuse_safetensors(path: Path) -> None:
+    with open(path, "rb") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+    try:
+        ours = json.loads(header).get("__metadata__", {}).get("format") == FORMAT
+    except (ValueError, AttributeError):
+        ours = False
+    if ours:
+        raise UserError(f"{path}: is already a checkpoint of this project; give it to --checkpoint as it is")
+    raise UserError(f"{path}: a safetensors file of another program, which doesn't say whose layouts it has; {WAY_OUT}")
+
+
+def _read_pickle(path: Path) -> Any:
+    size = path.stat().st_size
+    storages: dict[str, Storage] = {}
+    with open(path, "rb") as file:
+        value = WeightsUnpickler(file, size, storages).load()
+    if storages:
+        raise Refused("storages of PyTorch, whose numbers are not in this file")
+    return value
+
+
+def _named(value: Any) -> Mapping[str, Any]:
+    named = named_tensors(value)
+    if len(named) > MAX_TENSORS:
+        raise Refused(f"{len(named)} tensors, at most {MAX_TENSORS} are read")
+    return named
+
+
+def _array(name: str, value: Any) -> Array:
+    array = value if isinstance(value, np.ndarray) else value.numpy() if hasattr(value, "numpy") else None
+    if not isinstance(array, np.ndarray):
+        raise Refused(f"entry {name[:80]!r}, a {type(value).__name__} where a tensor should be")
+    return array

@@ -1,1 +1,0 @@
-from parity.bounds import FORWARD, GRADIENT, STATISTICS  # noqa: F401

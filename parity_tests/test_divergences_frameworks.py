@@ -1,0 +1,130 @@
+"""PyTorch, and what all frameworks do: each check fails against the default. One test per row of docs/divergences.md."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.losses import softmax
+from core.plan import Batch
+from core.randomness import Array
+from core.worker import Worker
+from parity.compare import assert_same
+from parity_tests import test_2_init as init
+from parity_tests import test_3_forward as forward
+from parity_tests import test_4_loss as loss
+from parity_tests import test_8_train_mode as train_mode
+from parity_tests.conftest import ROWS, Lab
+from parity_tests.divergences import Altered, fails, installed
+from tests import test_data_readers, test_precision
+
+Uncorrected = Callable[..., AbstractContextManager[Lab]]
+Written = Callable[[float], None]
+
+
+def run(workers: dict[str, Worker], backend: str, function: str, *args: Any) -> Any:
+    return workers[backend].run(f"parity_tests.defaults.{backend}:{function}", *args)
+
+
+@pytest.mark.parametrize("case", ["three", "three scores"])
+def test_mean_reduction(uncorrected: Uncorrected, backend: str, case: str, written: Written) -> None:
+    with uncorrected(backend, "mean_loss", "float32", case) as lab:
+        size = fails(loss.test_training_loss_is_the_sum_over_rows, lab, ROWS, match="Not equal to tolerance")
+        written(1 / (1 - size) / (1 if case == "three" else lab.spec.output_dim))
+
+
+def test_initial_streams(open_lab: Any, workers: dict[str, Worker], backend: str, written: Written) -> None:
+    lab: Lab = open_lab(backend, "float64", "three")
+    shapes = {p.name: p.shape for p in lab.spec.trainable}
+    values = run(workers, backend, "initial", {n: s for n, s in shapes.items() if "linear" in n or "factor" in n},
+                 "float64")
+    lab.session.load_state(replace(lab.state, weights={**lab.state.weights, **values}))
+    written(fails(init.test_initial_weights_bit_for_bit, lab, match="audio_factor"))
+
+
+def test_dropout_streams(open_lab: Any, workers: dict[str, Worker], backend: str, written: Written) -> None:
+    lab: Lab = open_lab(backend, "float32", "three")
+    own = {site.name: run(workers, backend, "dropout", ROWS, site.width, site.rate, "float32")
+           for site in lab.spec.dropout_sites}
+
+    def with_its_own(batch: Batch, train: bool) -> dict[str, Array]:
+        layers: dict[str, Array] = lab.session.forward(replace(batch, masks=own), train)
+        return layers
+
+    altered = replace(lab, session=Altered(lab.session, forward=with_its_own))
+    fails(train_mode.test_layers_with_masks_agree_with_the_oracle, altered, ROWS, match="relative to the largest")
+    ours = lab.plan(0, 8).masks
+    different = np.concatenate([(own[name] != ours[name]).ravel() for name in own])
+    for name in own:  # but alike in kind: 0, or 1 / (1 - rate)
+        np.testing.assert_allclose(np.unique(own[name]), np.unique(ours[name]), rtol=1e-6)
+    written(different.mean())
+
+
+@pytest.mark.parametrize("backend", ["mindspore", "paddle"])
+def test_relu_hides_nan(open_lab: Any, backend: str) -> None:
+    """An infinity in each row of the audio: the branch gives the same for all rows, and nothing says so."""
+    batch = open_lab(backend, "float32", "three").batch(slice(0, 8))
+    audio = batch.inputs["audio"].copy()
+    audio[:, 0] = np.inf
+    outputs = {}
+    for name in (backend, "torch"):
+        lab: Lab = open_lab(name, "float32", "three")
+        outputs[name] = lab.session.forward(replace(batch, inputs={**batch.inputs, "audio": audio}), True)
+    assert not np.isfinite(outputs["torch"]["output"]).any()
+    assert np.isfinite(outputs[backend]["output"]).all()
+    assert np.ptp(outputs[backend]["audio_subnet.linear_3"], axis=0).max() == 0
+
+
+def test_nothing_cleaned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ports clean NaN in audio only: infinities and NaN in text reach the network."""
+    def default(features: Array) -> tuple[Array, dict[str, int]]:
+        values = np.asarray(features, np.float32).copy()
+        bad = np.isnan(values) & (values.ndim == 2)
+        values[bad] = 0
+        return values, {"nan": int(bad.sum()), "posinf": 0, "neginf": 0}
+
+    monkeypatch.setattr("core.data.readers.clean", default)
+    with np.errstate(over="ignore"):
+        fails(test_data_readers.test_cleaning_counts, tmp_path, match="posinf")
+
+
+def test_torch_one_row(uncorrected: Uncorrected) -> None:
+    with uncorrected("torch", "batch_norm", "float32") as lab:
+        fails(train_mode.test_layers_with_masks_agree_with_the_oracle, lab, 1, match="more than 1 value per channel")
+
+
+def test_torch_bare_squeeze(uncorrected: Uncorrected) -> None:
+    with uncorrected("torch", "bare_squeeze", "float32") as lab:
+        forward.test_layers_agree_with_the_oracle(lab, 2)
+        fails(forward.test_layers_agree_with_the_oracle, lab, 1, match="RuntimeError|IndexError|shape")
+
+
+def test_torch_softmax_axis(open_lab: Any, workers: dict[str, Worker], written: Written) -> None:
+    open_lab("torch", "float64", "three")
+    scores = np.random.default_rng(0).normal(size=(3, 4, 2))
+    got = run(workers, "torch", "softmax_without_axis", scores)
+    written(fails(assert_same, {"softmax": got}, {"softmax": softmax(scores)}, 1e-12, match="softmax"))
+    flat = run(workers, "torch", "softmax_without_axis", scores[0])
+    assert_same({"softmax": flat}, {"softmax": softmax(scores[0])}, 1e-12)
+
+
+def test_torch_threads(open_lab: Any, workers: dict[str, Worker], written: Written) -> None:
+    """At the published sizes of text and batch, in float64."""
+    open_lab("torch", "float64", "three")
+    x = np.random.default_rng(0).normal(size=(20, 128, 300))
+    one, two, again = (run(workers, "torch", "lstm_gradient", x, threads) for threads in (1, 2, 1))
+    assert_same(again, one, 0)
+    written(fails(assert_same, two, one, 0, match="weight_ih_l0"))
+
+
+def test_torch_float16_on_the_cpu(open_lab: Any, workers: dict[str, Worker]) -> None:
+    open_lab("torch", "float32", "three")
+    with installed(workers["torch"], "float16_autocast"):
+        fails(test_precision.test_o1_trains_close_to_float32_at_any_scale, workers["torch"], 1.0, match="LSTM|Half")
+
+
