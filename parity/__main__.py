@@ -44,7 +44,7 @@ def parser() -> Parser:
                                                           "reference [every installed one]")
     made.add_argument("--rungs", metavar="NAMES", help=f"comma-separated, of: {', '.join([*RUNGS, 'run'])} [all]")
     made.add_argument("--checkpoint", metavar="FILE", help="begin from this checkpoint's configuration and weights")
-    made.add_argument("--nudges", metavar="N", help="runs with one weight moved by one unit in the last place [3]")
+    made.add_argument("--nudges", metavar="N", help="runs with one weight moved by one unit in the last place [10]")
     made.add_argument("--output", metavar="FILE", help="the report [parity.html]")
     return made
 
@@ -83,7 +83,7 @@ def main() -> None:
     try:
         with board.live:
             climbed = _climb(workers, [r for r in rungs if r in RUNGS], config, state, dataset, spec, board)
-            runs = _run(workers, config, spec, int(given.get("nudges", 3)), board) if "run" in rungs else None
+            runs = _run(workers, config, spec, int(given.get("nudges", 10)), board) if "run" in rungs else None
     finally:
         for worker in workers.values():
             worker.close()

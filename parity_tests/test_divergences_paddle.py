@@ -48,10 +48,11 @@ def test_epsilon_of_batch_norm(uncorrected: Uncorrected, written: Written) -> No
 
 def test_one_row(uncorrected: Uncorrected, written: Written) -> None:
     with uncorrected("paddle", "batch_norm_of_one_row", "float32") as lab:
-        written(fails(train_mode.test_layers_with_masks_agree_with_the_oracle, lab, 1, match="audio_subnet.norm"))
+        fails(train_mode.test_layers_with_masks_agree_with_the_oracle, lab, 1, match="audio_subnet.norm")
         batch = lab.batch(slice(0, 1))
         got = lab.session.forward(batch, True)["audio_subnet.norm"]
         np.testing.assert_array_equal(got, batch.inputs["audio"])  # passed through
+        written(fails(batchnorm.test_channels_of_little_variance, lab, match="audio_subnet.norm"))
 
 
 def test_lr_is_no_key_of_a_group(uncorrected: Uncorrected, written: Written) -> None:
@@ -118,10 +119,12 @@ def test_width_one_output(worker: Worker, open_lab: Any) -> None:
     fails(forward.test_one_row_gives_one_row, replace(lab, session=session), match=r"\(1, 2\) == \(2, 1\)")
 
 
-def test_export_of_a_fixed_shape(worker: Worker, lab: Lab, tmp_path: Path) -> None:
+def test_deployment(worker: Worker, lab: Lab, tmp_path: Path) -> None:
+    """A fixed device, a fixed batch, `.pdmodel`, enable_memory_optim(): none of them works on a CPU in 3.3."""
+    answers = worker.run(f"{DEFAULTS}:export_for_inference", str(tmp_path))
+    assert (answers["files"], answers["json"]) == (".json .pdiparams", "")
+    assert answers["gpu"] and "Cannot open" in answers["pdmodel"] and "memory_optimize_pass" in answers["memory"]
     widths = {m: lab.spec.dims.row_shape(m) for m in lab.spec.modalities}
-    answer = worker.run(f"{DEFAULTS}:fixed_export", str(tmp_path), widths)
-    print(answer)
     path = tmp_path / "lmf.json"
     assert [file.suffix for file in lab.session.export(path, "json")] == [".json", ".pdiparams"]
     for rows in (1, 2, 5):

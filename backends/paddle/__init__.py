@@ -6,9 +6,14 @@ import warnings
 
 from core.config import Config
 
+# Paddle looks for a compiler cache when imported; nothing is compiled here.
+warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
+
 
 def prepare(config: Config) -> None:
-    """Set what Paddle reads once, when imported, and silence what it says then about other uses than ours."""
-    os.environ["MKL_NUM_THREADS"] = str(config.threads)  # this one sets its threads
-    os.environ["OMP_NUM_THREADS"] = "1"  # above 1 Paddle prints a warning about data-parallel training
-    warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)  # nothing is compiled here
+    """Before `import paddle`, which reads both once: MKL_NUM_THREADS is the one that sets its threads.
+
+    With OMP_NUM_THREADS above 1 it prints a warning about data-parallel training, which isn't done here.
+    """
+    os.environ["MKL_NUM_THREADS"] = str(config.threads)
+    os.environ["OMP_NUM_THREADS"] = "1"

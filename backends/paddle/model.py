@@ -96,7 +96,7 @@ class LMF(nn.Layer):
 
     def __init__(self, spec: ModelSpec, place: Place) -> None:
         super().__init__(dtype=paddle.get_default_dtype())
-        self.rank, self.output_dim = spec.rank, spec.output_dim
+        self.rank, self.output_dim, self.place = spec.rank, spec.output_dim, place
         shapes = {p.name: p.shape for p in spec.parameters}
         for modality in spec.modalities:
             rank, width, out = shapes[f"{modality}_factor"]
@@ -118,8 +118,9 @@ class LMF(nn.Layer):
         shape = [-1, self.rank, self.output_dim]
         for modality, subnet, factor in self.branches:
             h = subnet.forward(inputs[modality], masks.get(f"{modality}_subnet"), layers, train)  # (B, H)
-            z = kernels.pad(h, [0, 0, 1, 0], 1.0)  # a column of ones in front: (B, H) -> (B, 1 + H)
-            term = z @ factor  # (B, 1 + H) -> (B, R O)
+            # not the kernel `pad`: exported, it writes out of bounds when the batch size changes
+            ones = kernels.full_batch_size_like(h, [-1, 1], h.dtype, 1.0, 0, 0, self.place)  # (B, 1)
+            term = kernels.concat([ones, h], 1) @ factor  # (B, 1 + H) -> (B, R O)
             terms = term if terms is None else terms * term
         assert terms is not None  # the schema asks for at least one modality
         terms = layers["fusion"] = kernels.reshape(terms, shape)  # (B, R, O)

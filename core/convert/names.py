@@ -42,7 +42,8 @@ def to_neutral(source: Source, path: Path) -> dict[str, Array]:
     Raises UserError naming every tensor that has no place in LMF, and why.
     """
     framework = source.framework
-    raw = {name: value for name, value in source.tensors.items() if not re.search(IGNORED[framework], name)}
+    raw = {name: value for name, value in source.tensors.items()
+           if value.ndim and not re.search(IGNORED[framework], name)}  # without axes: counters, rates
     prefix = next((name.removesuffix(ANCHOR) for name in raw if name.endswith(ANCHOR)), "")
     tensors: dict[str, Array] = {}
     unknown: dict[str, str] = {}

@@ -22,7 +22,8 @@ STORAGES = {  # PyTorch's storage class -> NumPy's code; bfloat16 is read as its
     "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "b1",
 }
 MODEL_CLASSES = ("LMF", "SubNet", "TextSubNet")  # of the original and its copies, in whatever module they stood
-FRAMEWORK_CLASSES = ("torch.nn.modules.", "torch.nn.parallel.data_parallel.")
+FRAMEWORK_CLASSES = ("torch.nn.modules.", "torch.nn.parallel.data_parallel.",
+                     "torch.backends.cudnn.rnn.Unserializable")  # the last: dropout of an LSTM up to 0.4
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,10 @@ class WeightsUnpickler(_Unpickler):
         target = self.stack[-2]
         if type(target) is Module:
             state = self.stack.pop()
-            if not isinstance(state, dict):
+            if isinstance(state, dict):
+                target.attributes.update({text(key): value for key, value in state.items()})
+            elif not isinstance(state, (str, bytes)):
                 raise Refused(f"a {target.name} whose state is a {type(state).__name__}")
-            target.attributes.update({text(key): value for key, value in state.items()})
         elif type(target) in (Tensor, dict):  # hooks of a parameter, version numbers of a state dict
             self.stack.pop()
         else:
@@ -234,7 +236,7 @@ def named_tensors(value: Any) -> Mapping[str, Any]:
     for _ in range(3):
         if isinstance(value, Module):
             found: dict[str, Any] = {}
-            _walk(value, "", found, 0)
+            _walk(value, "", found, set())
             return found
         if not isinstance(value, dict):
             raise Refused(f"a {type(value).__name__} where a state dict or a module should be")
@@ -256,19 +258,18 @@ def _unwrapped(item: Any) -> Any:
     return item[1] if isinstance(item, tuple) and len(item) == 2 else item
 
 
-def _walk(module: Module, prefix: str, found: dict[str, Any], depth: int) -> None:
-    """Collect parameters and buffers under their dotted names. Modules may refer to each other: depth is bounded."""
-    if depth > 8:
-        raise Refused("more than 8 modules within each other")
+def _walk(module: Module, prefix: str, found: dict[str, Any], seen: set[int]) -> None:
+    """Collect parameters and buffers under their dotted names. A module that holds itself would never end."""
+    if id(module) in seen:
+        raise Refused(f"module {prefix[:80]!r} twice")
+    seen.add(id(module))
     for kind in ("_parameters", "_buffers"):
-        for name, item in _part(module, kind).items():
-            if item is not None:
-                found[prefix + name] = item
+        found.update({prefix + name: item for name, item in _part(module, kind).items() if item is not None})
     for name, item in _part(module, "_modules").items():
-        if not isinstance(item, (Module, type(None))) or len(found) > MAX_TENSORS:
-            raise Refused(f"module {(prefix + name)[:80]!r}, a {type(item).__name__}, after {len(found)} tensors")
-        if item is not None:
-            _walk(item, f"{prefix}{name}.", found, depth + 1)
+        if isinstance(item, Module):
+            _walk(item, f"{prefix}{name}.", found, seen)
+        elif item is not None:
+            raise Refused(f"module {(prefix + name)[:80]!r}, a {type(item).__name__}")
 
 
 def _part(module: Module, kind: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from core.convert.pickles import Storage, WeightsUnpickler
+from core.convert.pickles import Storage, WeightsUnpickler, text
 from core.data.unpickle import Refused
 from core.errors import UserError
 
@@ -57,7 +57,7 @@ def read_legacy(path: Path) -> Any:
                             "save it again with a current PyTorch")
         little = system.get("little_endian", system.get(b"little_endian", True))
         for key in load():
-            _fill(storages[str(key)], file, size, "<" if little else ">")
+            _fill(storages[text(key)], file, size, "<" if little else ">")
         return value
 
 

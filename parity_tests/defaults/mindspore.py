@@ -131,10 +131,10 @@ def float_constants() -> Replacements:
 
 
 def writing_to_views() -> Replacements:
-    """In-place assignment to the views instead of to what they are views of."""
+    """A tensor's in-place methods on views, instead of an assignment to what they are views of."""
     def default(self: Flat, arrays: dict[str, Array]) -> None:
         for name, view in self.views.items():
-            ops.assign(view, Tensor(turn(name, arrays[name]), view.dtype))
+            view.add_(Tensor(turn(name, arrays[name]), view.dtype) - view)
 
     return [(state.Flat, "write", default)]
 

@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from backends.paddle import export, model, optimizer, session, state
+from backends.paddle import model, optimizer, session, state
 from core.randomness import Array
 from parity_tests.defaults import Replacements
 
@@ -104,23 +104,32 @@ def squeezed_output(rows: int, rank: int) -> list[int]:
     return list((fused + paddle.ones([1, 1])).shape)
 
 
-def fixed_export(folder: str, widths: dict[str, tuple[int, ...]]) -> str:
-    """Save a layer of one input each with a batch of 1, run it on 2 rows; the error's last line, or nothing."""
-    class Sum(nn.Layer):
-        def forward(self, inputs: list[Tensor]) -> Tensor:
-            total: Tensor = paddle.add_n([x.flatten(1).sum(1) for x in inputs])
-            return total
+def export_for_inference(folder: str) -> dict[str, str]:
+    """What a deployment written for older versions meets: the files of a saved layer, and the errors by step."""
+    paddle.jit.save(nn.Linear(4, 2), f"{folder}/old", input_spec=[paddle.static.InputSpec([1, 4], "float32", "x")])
 
-    specs = [paddle.static.InputSpec([1, *width], "float32", name) for name, width in widths.items()]
-    paddle.jit.save(Sum(), f"{folder}/fixed", input_spec=[specs])
-    loaded = paddle.jit.load(f"{folder}/fixed")
-    shape = list(loaded(*[paddle.ones([2, *width]) for width in widths.values()]).shape)
-    return f"{shape} {sorted(path.suffix for path in Path(folder).glob('fixed*'))}"
+    def predictor(program: str, optimise: bool) -> None:
+        config = paddle.inference.Config(f"{folder}/{program}", f"{folder}/old.pdiparams")
+        config.disable_glog_info()
+        if optimise:
+            config.enable_memory_optim()
+        paddle.inference.create_predictor(config)
+
+    steps: dict[str, Callable[[], object]] = {
+        "gpu": lambda: paddle.device.set_device("gpu"), "pdmodel": lambda: predictor("old.pdmodel", False),
+        "json": lambda: predictor("old.json", False), "memory": lambda: predictor("old.json", True)}
+    answers = {"files": " ".join(sorted(path.suffix for path in Path(folder).glob("old*")))}
+    for name, step in steps.items():
+        try:
+            step()
+            answers[name] = ""
+        except (RuntimeError, ValueError, OSError) as error:
+            answers[name] = f"{type(error).__name__}: {' '.join(str(error).split())[-400:]}"
+    return answers
 
 
 def exported_shape(path: str, widths: dict[str, tuple[int, ...]], rows: int) -> list[int]:
     """Output shape of an exported network on that many rows of ones."""
-    assert export.FORMS == ("json",)
     loaded = paddle.jit.load(path.removesuffix(".json"))
     return list(loaded(*[paddle.ones([rows, *width], "float32") for width in widths.values()]).shape)
 

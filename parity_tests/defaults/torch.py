@@ -57,17 +57,18 @@ def softmax_without_axis(scores: Array) -> Array:
 
 
 def lstm_gradient(x: Array, threads: int) -> dict[str, Array]:
-    """Gradient of the input weights of an LSTM of 64 units, x (T, B, D), with that many threads."""
+    """Gradient of the input weights of an LSTM of 64 units, x (T, B, D), and the sum of x, with that many threads."""
     before = torch.get_num_threads()
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     try:
         lstm = nn.LSTM(x.shape[2], 64, dtype=torch.float64)
         lstm(torch.from_numpy(x))[0].sum().backward()
+        total = torch.from_numpy(x).sum().numpy()
     finally:
         torch.set_num_threads(before)
     assert lstm.weight_ih_l0.grad is not None
-    return {"weight_ih_l0": lstm.weight_ih_l0.grad.numpy()}
+    return {"weight_ih_l0": lstm.weight_ih_l0.grad.numpy(), "sum": total}
 
 
 def plain_list_parameters(rank: int, width: int) -> list[str]:

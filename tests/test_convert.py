@@ -1,0 +1,211 @@
+"""Published checkpoints become ours: the network in the file, and the same logits."""
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core import oracle
+from core.backend import missing_reason
+from core.checkpoint import Checkpoint, load_checkpoint
+from core.convert import convert
+from core.convert.__main__ import main
+from core.errors import UserError
+from core.plan import Batch
+from core.randomness import Array
+from tests.data_samples import one_line
+from tests.published_files import (
+    SIZES,
+    STEPS,
+    Call,
+    Global,
+    New,
+    Reference,
+    mindspore_ckpt,
+    paddle_tensors,
+    rows,
+    saved,
+    torch_legacy,
+    write_with,
+)
+from tests.running import ROOT, only_error
+
+FILES = {
+    "torch": ("module_zip.pt", "module_legacy.pt", "dict_zip.pt", "dict_legacy.pt", "dict_double.pt", "wrapped.pt",
+              "parallel.pt", "parallel_dict.pt"),
+    "paddle": ("single.pkl", "double.pkl", "wrapped.pkl"),
+    "mindspore": ("plain.ckpt", "crc.ckpt", "training.ckpt"),
+}
+BOUND = {"torch": 1e-12, "paddle": 1e-12, "mindspore": 1e-5}  # MindSpore's own network runs in float32
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """written(framework): a folder with its files, made once."""
+    made: dict[str, Path] = {}
+
+    def folder(framework: str) -> Path:
+        reason = missing_reason(framework)
+        if reason:
+            pytest.skip(reason)
+        if framework not in made:
+            made[framework] = write_with(framework, tmp_path_factory.mktemp("published") / framework)
+        return made[framework]
+
+    return folder
+
+
+def logits(checkpoint: Checkpoint) -> Array:
+    return oracle.forward(checkpoint.spec, checkpoint.state.weights, Batch(rows(), np.zeros(0), {}))["output"]
+
+
+@pytest.mark.parametrize(("framework", "name"), [(key, name) for key, names in FILES.items() for name in names])
+def test_logits_are_those_of_the_network_that_was_saved(written: Callable[[str], Path], framework: str,
+                                                        name: str) -> None:
+    folder = written(framework)
+    checkpoint = convert(folder / name, {"max_len": STEPS})
+    want = np.load(folder / f"{framework}.npy")
+    assert abs(logits(checkpoint) - want).max() <= BOUND[framework] * abs(want).max()
+    config, dims = checkpoint.config, checkpoint.dims
+    found = {key: getattr(config if hasattr(config, key) else dims, key) for key in SIZES}
+    assert found == SIZES and dims.steps == STEPS and config.dataset == "iemocap"
+    assert config.precision == ("float64" if "double" in name else "float32")
+    assert "model" not in sys.modules and framework not in sys.modules
+
+
+def test_bfloat16_is_widened(written: Callable[[str], Path]) -> None:
+    folder = written("torch")
+    full, half = (convert(folder / f"dict_{name}.pt", {}).state.weights for name in ("zip", "bfloat16"))
+    for name, value in full.items():
+        np.testing.assert_allclose(half[name], value, rtol=2**-8)
+
+
+def old_module(tensors: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
+    """A whole module as PyTorch 0.3 pickled it on a GPU, and its storages: the LSTM's weights share one."""
+    storages: dict[str, Array] = {}
+
+    def tensor(name: str, data: Array) -> Call:
+        strides = tuple(step // data.itemsize for step in data.strides)
+        key, offset, count, view = str(len(storages)), 0, data.size, None
+        if ".rnn." in name:
+            flat = storages.setdefault("lstm", np.zeros(0, np.float32))
+            key, offset = "lstm", flat.size
+            storages[key] = np.concatenate([flat, np.ascontiguousarray(data).ravel()])
+            count = sum(value.size for other, value in tensors.items() if ".rnn." in other)
+        elif data.ndim == 2:  # stored the other way round, and seen through a view
+            storages[key] = np.concatenate([np.zeros(3, np.float32), np.asfortranarray(data).ravel(order="K")])
+            strides, count, view = (1, data.shape[0]), data.size + 3, (key + "v", 3, data.size)
+        else:
+            storages[key] = data
+        storage = Reference(("storage", Global("torch.cuda", "FloatStorage"), key, "cuda:0", count, view))
+        return Call(Global("torch._utils", "_rebuild_tensor"), (storage, offset, data.shape, strides))
+
+    def ordered(items: dict[str, Any]) -> Call:
+        return Call(Global("collections", "OrderedDict"), ([[key, value] for key, value in items.items()],))
+
+    def module(kind: Any, prefix: str) -> New:
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        inner = dict.fromkeys(name.split(".")[0] for name in own if "." in name)
+        plain = {name: tensor(prefix + name, value) for name, value in own.items() if "." not in name}
+        buffers = {name: value for name, value in plain.items() if name.startswith("running_")}
+        parameters = {name: Call(Global("torch.nn.parameter", "Parameter"), (value,))
+                      for name, value in plain.items() if name not in buffers}
+        spare = New(Global("torch.backends.cudnn.rnn", "Unserializable"), "<unserializable>")
+        backend = Call(Global("torch.nn.backends.thnn", "_get_thnn_function_backend"), ())
+        return New(kind, {
+            "_backend": backend, "training": False, "dropout_state": {"desc_0": spare}, "_parameters":
+            ordered(parameters), "_buffers": ordered(buffers), "_modules": ordered({
+                name: module(Global("torch.nn.modules.linear", "Linear"), f"{prefix}{name}.") for name in inner})})
+
+    return module(Reference(("module", Global("model", "LMF"), "model.py", "class LMF: raise SystemExit")),
+                  ""), storages
+
+
+@pytest.mark.parametrize("python2", [False, True])
+def test_a_module_of_pytorch_0_3(tmp_path: Path, python2: bool) -> None:
+    want = convert(saved(tmp_path, paddle_tensors()), {}).state.weights
+    value, storages = old_module(dict(want))
+    path = tmp_path / "old.pt"
+    path.write_bytes(torch_legacy(value, storages, python2))
+    got = convert(path, {"dataset": "iemocap"})
+    assert got.backend == "converted from PyTorch legacy file"
+    assert {name: value.tobytes() for name, value in got.state.weights.items()} == {
+        name: value.tobytes() for name, value in want.items()}
+
+
+def test_missing_modalities_are_seen(tmp_path: Path) -> None:
+    """A network of audio and text: no factor and no subnet of video."""
+    tensors = {name: value for name, value in paddle_tensors().items() if not name.startswith("video")}
+    checkpoint = convert(saved(tmp_path, tensors), {"max_len": "9"})
+    assert checkpoint.config.modalities == ("audio", "text")
+    assert vars(checkpoint.dims) == {"audio": 6, "video": 0, "text": 8, "steps": 9}
+
+
+@pytest.mark.parametrize(("outputs", "dataset"), [(1, "mosi"), (16, "pom"), (2, "iemocap")])
+def test_outputs_tell_the_data_set(tmp_path: Path, outputs: int, dataset: str) -> None:
+    tensors = {name: np.ones((*value.shape[:-1], outputs), np.float32) if "factor" in name or name == "fusion_bias"
+               else value for name, value in paddle_tensors().items()}
+    assert convert(saved(tmp_path, tensors), {}).config.dataset == dataset
+
+
+def test_mindspore_names_without_mindspore(tmp_path: Path) -> None:
+    names = {"running_mean": "moving_mean", "running_var": "moving_variance", "norm.weight": "norm.gamma",
+             "norm.bias": "norm.beta"}
+    want = convert(saved(tmp_path, paddle_tensors()), {}).state.weights
+    theirs: dict[str, Array] = {"global_step": np.ones(1, np.int32), "moment1.fusion_bias": np.ones((1, 2), np.float32)}
+    for name, value in want.items():
+        for ours, new in names.items():
+            name = name.replace(ours, new)
+        theirs[name] = value
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(mindspore_ckpt(theirs))
+    got = convert(path, {}).state.weights
+    assert {name: value.tobytes() for name, value in got.items()} == {
+        name: value.tobytes() for name, value in want.items()}
+
+
+def test_command_writes_a_checkpoint_and_says_what_it_assumed(tmp_path: Path) -> None:
+    """In a process of its own; no framework is imported."""
+    source, target = saved(tmp_path, paddle_tensors()), tmp_path / "new" / "x.safetensors"
+    flags = ["--input", str(source), "--output", str(target), "--emotion", "sad"]
+    code = ("import sys; from core.convert.__main__ import main; code = main(sys.argv[1:]); "
+            "assert not {'torch', 'paddle', 'mindspore'} & sys.modules.keys(); sys.exit(code)")
+    done = subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True,
+                          timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Paddle pickle, iemocap" in done.stdout and "rank 2" in done.stdout and f"wrote {target}" in done.stdout
+    assert "max_len 20" in done.stdout and "audio_dropout 0.3" in done.stdout and "emotion" not in done.stdout
+    checkpoint = load_checkpoint(target)
+    assert checkpoint.config.emotion == "sad" and checkpoint.state.exp_avg == {} and checkpoint.fingerprint == ""
+    assert checkpoint.progress["source"] == "x.pkl" and len(checkpoint.progress["sha256"]) == 64
+
+
+def test_one_line_and_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def check(*flags: str, code: int = 2, words: tuple[str, ...]) -> None:
+        assert main(flags) == code
+        only_error(capsys.readouterr().err, *words)
+
+    source, target = str(saved(tmp_path, paddle_tensors())), str(tmp_path / "y.safetensors")
+    check("--output", target, words=("--input is required",))
+    check("--input", source, words=("--output is required",))
+    check("--input", source, "--output", str(tmp_path / "y.pkl"), words=("'.pkl'", "expected .safetensors"))
+    check("--input", source, "--output", target, "--rank", "8", words=("--rank 8", "have rank 2", "leave rank out"))
+    check("--input", source, "--output", target, "--dataset", "mosi", words=("2 outputs", "--dataset mosi", "1 (mosi)"))
+    check("--input", source, "--output", target, "--seed", "-1", words=("seed",))
+    check("--input", "none.pkl", "--output", target, words=("none.pkl", "No such file"))
+    (tmp_path / "file").write_text("")
+    check("--input", source, "--output", str(tmp_path / "file" / "y.safetensors"), code=1, words=("can't be written",))
+    assert not Path(target).exists()
+
+
+def test_our_own_checkpoint_needs_no_conversion(tmp_path: Path) -> None:
+    target = tmp_path / "y.safetensors"
+    assert main(["--input", str(saved(tmp_path, paddle_tensors())), "--output", str(target)]) == 0
+    with pytest.raises(UserError) as error:
+        convert(target, {})
+    one_line(error, "already a checkpoint of this project", "--checkpoint")
