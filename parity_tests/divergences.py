@@ -62,8 +62,8 @@ def fails(check: Callable[..., Any], *args: Any, match: str) -> float:
 @contextmanager
 def installed(worker: Worker, default: str) -> Iterator[None]:
     """Within the block, `worker` runs the framework's default of that name in place of the backend's own code."""
-    worker.run("parity_tests.defaults:install", worker.backend, default)
     try:
+        worker.run("parity_tests.defaults:install", worker.backend, default)
         yield
     finally:
         worker.run("parity_tests.defaults:restore")

@@ -1,4 +1,4 @@
-"""PyTorch, and what all frameworks do: each check fails against the default. One test per row of docs/divergences.md."""
+"""PyTorch, and what all frameworks do: each check fails against it. One test per row of docs/divergences.md."""
 from __future__ import annotations
 
 from collections.abc import Callable

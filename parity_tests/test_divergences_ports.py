@@ -107,7 +107,7 @@ def test_pickled_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         path.write_bytes(pickle.dumps(dict(checkpoint.state.weights)))
 
     monkeypatch.setattr(test_checkpoint, "save_checkpoint", save)
-    with pytest.raises(Exception, match="[Hh]eader|deserializing"):
+    with pytest.raises(Exception, match=r"[Hh]eader|deserializing"):
         test_checkpoint.test_nothing_in_the_file_is_code(tmp_path)
 
 

@@ -89,7 +89,8 @@ def test_the_attack_is_real(tmp_path: Path) -> None:
 
 def tensor(shape: tuple[Any, ...], strides: tuple[Any, ...], offset: Any = 0, count: int = 4) -> Call:
     storage = Reference(("storage", FLOATS, "0", "cpu", count))
-    return Call(Global("torch._utils", "_rebuild_tensor_v2"), (storage, offset, shape, strides, False, Call(ORDERED, ())))
+    arguments = (storage, offset, shape, strides, False, Call(ORDERED, ()))
+    return Call(Global("torch._utils", "_rebuild_tensor_v2"), arguments)
 
 
 @pytest.mark.parametrize(("value", "words"), [

@@ -6,118 +6,19 @@ the table doesn't hold is refused by name.
 """
 from __future__ import annotations
 
-import math
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import IO, Any, ClassVar, Literal
+from typing import IO, Any, ClassVar
 
-import numpy as np
-
+from core.convert.standins import STORAGES, ClassName, Module, Storage, StorageClass, StorageView, Tensor, text
 from core.data.unpickle import ALLOWED, Refused, _Unpickler
-from core.randomness import Array
 
-STORAGES = {  # PyTorch's storage class -> NumPy's code; bfloat16 is read as its 16 bits
-    "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "u2", "LongStorage": "i8",
-    "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "b1",
-}
 MODEL_CLASSES = ("LMF", "SubNet", "TextSubNet")  # of the original and its copies, in whatever module they stood
 FRAMEWORK_CLASSES = ("torch.nn.modules.", "torch.nn.parallel.data_parallel.",
                      "torch.backends.cudnn.rnn.Unserializable")  # the last: dropout of an LSTM up to 0.4
-
-
-@dataclass(frozen=True)
-class StorageClass:
-    """Stands for torch.FloatStorage and its like."""
-
-    name: str
-
-    @property
-    def code(self) -> str:
-        return STORAGES[self.name]
-
-    def __call__(self, *_: Any) -> Any:
-        raise Refused(f"a call of torch.{self.name}")
-
-
-@dataclass
-class Storage:
-    """Flat memory of `count` numbers. Its bytes lie elsewhere in the file and are filled in afterwards."""
-
-    kind: StorageClass
-    count: int
-    data: bytes = b""
-    order: Literal["<", ">"] = "<"
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self.count * np.dtype(self.kind.code).itemsize
-
-    def numpy(self) -> Array:
-        """(count,), bfloat16 widened to float32."""
-        if len(self.data) != self.size:
-            raise ValueError(f"a {self.kind.name} of {self.count} numbers comes with {len(self.data)} bytes")
-        values: Array = np.frombuffer(self.data, np.dtype(self.kind.code).newbyteorder(self.order))
-        if self.kind.name == "BFloat16Storage":
-            return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(values.dtype.newbyteorder("="))
-
-
-@dataclass(frozen=True)
-class StorageView:
-    """Numbers `start` to `start + count` of a storage."""
-
-    storage: Storage
-    start: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Stands for a torch tensor or parameter; strides count numbers."""
-
-    view: StorageView
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def numpy(self) -> Array:
-        """A contiguous copy. Raises ValueError when the numbers would lie outside of the storage."""
-        last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
-        empty = 0 in self.shape
-        if not empty and (last >= self.view.count or math.prod(self.shape) > self.view.count):
-            raise ValueError(f"a tensor of shape {self.shape} reaches beyond its storage of {self.view.count} numbers")
-        flat = self.view.storage.numpy()[self.view.start:self.view.start + self.view.count]
-        if empty:
-            return np.empty(self.shape, flat.dtype)
-        if len(flat) != self.view.count:
-            raise ValueError(f"a view of {self.view.count} numbers reaches beyond its storage")
-        strides = [step * flat.itemsize for step in self.strides]
-        return np.lib.stride_tricks.as_strided(flat[self.offset:], self.shape, strides).copy()
-
-
-@dataclass(frozen=True)
-class ClassName:
-    """Stands for a module class. It can be instantiated empty, never called."""
-
-    name: str
-
-    def __call__(self, *_: Any) -> Any:
-        raise Refused(f"a call of {self.name}")
-
-
-@dataclass
-class Module:
-    """Stands for an instance of a module class: its attributes, uninterpreted."""
-
-    name: str
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-def text(value: Any) -> str:
-    """Python 2 wrote names as bytes."""
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+PADDLE_NAMES = "StructuredToParameterName@@"  # a table beside the tensors
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # of dicts that hold a state dict
+MAX_TENSORS = 500  # a network of this project has 28
 
 
 def _natural(*values: Any) -> None:
@@ -246,11 +147,6 @@ def named_tensors(value: Any) -> Mapping[str, Any]:
             return {key: _unwrapped(item) for key, item in value.items() if key != PADDLE_NAMES}
         value = inner
     raise Refused("a state dict within too many dicts")
-
-
-PADDLE_NAMES = "StructuredToParameterName@@"
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
-MAX_TENSORS = 500  # a network of this project has 28
 
 
 def _unwrapped(item: Any) -> Any:

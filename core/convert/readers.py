@@ -11,7 +11,8 @@ import numpy as np
 
 from core.checkpoint import FORMAT
 from core.convert.mindspore_files import read_ckpt
-from core.convert.pickles import MAX_TENSORS, Storage, WeightsUnpickler, named_tensors
+from core.convert.pickles import MAX_TENSORS, WeightsUnpickler, named_tensors
+from core.convert.standins import Storage
 from core.convert.torch_files import MAGIC, read_legacy, read_zip
 from core.data.unpickle import Refused
 from core.errors import UserError

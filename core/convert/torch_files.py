@@ -7,7 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from core.convert.pickles import Storage, WeightsUnpickler, text
+from core.convert.pickles import WeightsUnpickler
+from core.convert.standins import Storage, text
 from core.data.unpickle import Refused
 from core.errors import UserError
 
