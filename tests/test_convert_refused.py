@@ -48,7 +48,7 @@ ATTACKS: dict[str, tuple[Callable[[str], Any], str]] = {  # what the file asks f
     "any other class": (lambda run: New(Global("subprocess", "Popen"), {"args": run}), "subprocess.Popen"),
     "state of a function": (lambda run: Call(Global("functools", "partial"), (run,)), "functools.partial"),
     "a storage that is called": (lambda run: Call(FLOATS, (3,)), "a call of torch.FloatStorage"),
-    "a reference of another kind": (lambda run: Reference(("file", run)), "a reference of kind 'file'"),
+    "a reference of another kind": (lambda run: Reference(("file", FLOATS, run, "cpu", 1)), "a reference of kind 'file'"),
     "a tensor without storage": (lambda run: Call(Global("torch._utils", "_rebuild_tensor_v2"), (run, 0, (1,), (1,))),
                                  "a tensor without a storage"),
     "a parameter of text": (lambda run: Call(Global("torch._utils", "_rebuild_parameter"), (run,)), "a parameter"),
@@ -105,6 +105,21 @@ def tensor(shape: tuple[Any, ...], strides: tuple[Any, ...], offset: Any = 0, co
 ])
 def test_tensors_that_lie(tmp_path: Path, value: Any, words: list[str]) -> None:
     refused(tmp_path, torch_zip({"fusion_bias": value}, {"0": bytes(16)}), *words)
+
+
+def test_an_instance_gets_no_arguments(tmp_path: Path) -> None:
+    refused(tmp_path, b"\x80\x02cmodel\nLMF\nK\x01\x85\x81.", "a new model.LMF with arguments")
+
+
+def test_one_storage_under_many_names(tmp_path: Path) -> None:
+    """400 names for the same 100 kB: 40 MB out of a file of 140 kB."""
+    names = {f"a{i}": tensor((25000,), (1,), count=25000) for i in range(400)}
+    refused(tmp_path, torch_zip(names, {"0": bytes(100000)}), "more than 8 times the file")
+
+
+def test_names_can_not_steer_a_terminal(tmp_path: Path) -> None:
+    refused(tmp_path, pickled({"\x1b[2J": Call(Global("numpy", "dtype"), ())}), r"the name '\x1b[2J'")
+    assert "\x1b" not in refused(tmp_path, pickled(Global("os", "\x1b[2J")), "os.?[2J")
 
 
 def test_modules_that_never_end(tmp_path: Path) -> None:

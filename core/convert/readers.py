@@ -19,6 +19,7 @@ from core.errors import UserError
 from core.randomness import Array
 
 WAY_OUT = "give a checkpoint as Paddle, PyTorch or MindSpore wrote it, best a state dict alone"
+MOST_SHARING = 8  # Paddle names the LSTM's tensors twice, bfloat16 is widened twofold
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,15 @@ def read_source(path: Path) -> Source:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); {WAY_OUT}") from error
     kind, framework, reader = _format(path, head)
     try:
-        tensors = {name: _array(name, value) for name, value in _named(reader(path)).items()}
+        tensors = _arrays(reader(path), path.stat().st_size)
     except UserError:
         raise
     except Refused as error:
-        named = " ".join(str(error).split())
+        named = _line(error)
         raise UserError(f"{path}: refused, the {kind} asks for {named}; expected tensors by name, nothing of it "
                         f"was run; {WAY_OUT}") from error
     except Exception as error:  # garbage ends in any of a dozen exceptions; all mean the same
-        detail = " ".join(f"{type(error).__name__} {error}".split())[:160]
+        detail = f"{type(error).__name__} {_line(error)}"[:160]
         raise UserError(f"{path}: not a readable {kind} ({path.stat().st_size} bytes, {detail}); it may be cut "
                         f"short: fetch it again; {WAY_OUT}") from error
     return Source(kind, framework, tensors)
@@ -98,11 +99,26 @@ def _read_pickle(path: Path) -> Any:
     return value
 
 
-def _named(value: Any) -> Mapping[str, Any]:
+def _line(error: Exception) -> str:
+    """Its message without what would break the line or steer a terminal: the file has a say in it."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
+
+
+def _arrays(value: Any, size: int) -> dict[str, Array]:
+    """The named tensors in `value`, from a file of `size` bytes. Views of one storage can't multiply it at will."""
     named = named_tensors(value)
     if len(named) > MAX_TENSORS:
         raise Refused(f"{len(named)} tensors, at most {MAX_TENSORS} are read")
-    return named
+    arrays: dict[str, Array] = {}
+    total = 0
+    for name, item in named.items():
+        if not name.isprintable():
+            raise Refused(f"the name {name[:80]!r}")
+        arrays[name] = _array(name, item)
+        total += arrays[name].nbytes
+        if total > MOST_SHARING * size:
+            raise Refused(f"{total} bytes of tensors, more than {MOST_SHARING} times the file")
+    return arrays
 
 
 def _array(name: str, value: Any) -> Array:
