@@ -18,7 +18,7 @@ train: $(VENV)/.has-$(BACKEND)
 	$(BIN)/python -m backends.$(BACKEND).train --dataset $(DATASET) $(ARGS)
 
 test: $(VENV)/.has-all $(VENV)/.has-dev
-	$(BIN)/python -m pytest -m "not slow" $(ARGS_TEST)
+	$(BIN)/python -m pytest $(ARGS_TEST)
 
 test-slow: $(VENV)/.has-all $(VENV)/.has-dev
 	$(BIN)/python -m pytest -m slow $(ARGS_TEST)
