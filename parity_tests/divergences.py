@@ -48,7 +48,8 @@ def assert_written(test: str, size: float) -> None:
     assert row is not None, f"no row of {PAGE.name} names {test}"
     found = NUMBER.search(row.size)
     assert found, f"{test}: measured {size:.2e}, but its row has no number: {row.size!r}"
-    assert float(found[0]) / WITHIN <= size <= float(found[0]) * WITHIN, f"{test}: {size:.2e}, the page has {row.size!r}"
+    wanted = float(found[0])
+    assert wanted / WITHIN <= size <= wanted * WITHIN, f"{test}: {size:.2e}, the page has {row.size!r}"
 
 
 def fails(check: Callable[..., Any], *args: Any, match: str) -> float:

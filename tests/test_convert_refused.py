@@ -48,7 +48,8 @@ ATTACKS: dict[str, tuple[Callable[[str], Any], str]] = {  # what the file asks f
     "any other class": (lambda run: New(Global("subprocess", "Popen"), {"args": run}), "subprocess.Popen"),
     "state of a function": (lambda run: Call(Global("functools", "partial"), (run,)), "functools.partial"),
     "a storage that is called": (lambda run: Call(FLOATS, (3,)), "a call of torch.FloatStorage"),
-    "a reference of another kind": (lambda run: Reference(("file", FLOATS, run, "cpu", 1)), "a reference of kind 'file'"),
+    "a reference of another kind": (lambda run: Reference(("file", FLOATS, run, "cpu", 1)),
+                                    "a reference of kind 'file'"),
     "a tensor without storage": (lambda run: Call(Global("torch._utils", "_rebuild_tensor_v2"), (run, 0, (1,), (1,))),
                                  "a tensor without a storage"),
     "a parameter of text": (lambda run: Call(Global("torch._utils", "_rebuild_parameter"), (run,)), "a parameter"),
@@ -142,7 +143,7 @@ def test_modules_that_never_end(tmp_path: Path) -> None:
     (pickled(tensor((2,), (1,))), ["numbers are not in this file"]),
     (pickled([1, 2]), ["a list where a state dict"]),
     (pickled({f"a{i}": i for i in range(501)}), ["501 tensors"]),
-    (mindspore_ckpt({"a": np.zeros(3)})[:-5], ["not a readable MindSpore checkpoint", "cut short"]),
+    (mindspore_ckpt({"a": np.zeros(3)})[:-5], ["not a readable MindSpore checkpoint", "cut short: a field of"]),
     (mindspore_ckpt({"a": np.zeros(3)}) + b"crc_num" + bytes(10), ["its checksum is"]),
     (mindspore_ckpt({"a": np.zeros(3)}).replace(b"\x08\x03", b"\x08\x04"), ["a of shape (4,) comes with 3 numbers"]),
     (mindspore_ckpt({"a": np.zeros(3)}).replace(b"Float64", b"Strange"), ["'a' of type 'Strange'"]),
@@ -230,4 +231,4 @@ def test_garbage_is_a_user_error(tmp_path: Path, seed: str, edits: list[tuple[fl
 def test_a_size_that_is_only_mentioned_costs_no_memory(tmp_path: Path) -> None:
     huge = Reference(("storage", FLOATS, "0", "cpu", 2**45, None))
     raw = torch_legacy({"a": huge}, {}).replace(pickled([]), pickled(["0"])) + struct.pack("<q", 2**45)
-    refused(tmp_path, raw, "not a readable PyTorch legacy file")
+    refused(tmp_path, raw, "not a readable PyTorch legacy file", f"announced with {2**45}")

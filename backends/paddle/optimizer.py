@@ -42,7 +42,7 @@ class Group:
     def step(self, gradients: Sequence[Tensor], count: int, weight_decay: float) -> None:
         """Adam's step number `count`, in place.
 
-        Not Paddle's own kernel: it rounds 1 - beta2 to float32 after subtracting, 1.3e-5 off in `exp_avg_sq`.
+        Not Paddle's own kernel: it takes 1 - beta2 from a beta2 rounded to float32, so `exp_avg_sq` is 1.3e-5 off.
         """
         beta1, beta2 = ADAM_BETAS
         mean, square = self.exp_avg, self.exp_avg_sq
@@ -51,7 +51,7 @@ class Group:
             kernels.add_(gradient, kernels.scale(self.flat, weight_decay, 0.0, True))
         kernels.add_(kernels.scale_(mean, beta1, 0.0, True), kernels.scale(gradient, 1 - beta1, 0.0, True))
         kernels.add_(kernels.scale_(square, beta2, 0.0, True),
-                    kernels.scale_(kernels.multiply(gradient, gradient), 1 - beta2, 0.0, True))
+                     kernels.scale_(kernels.multiply(gradient, gradient), 1 - beta2, 0.0, True))
         root = kernels.scale_(kernels.sqrt(square), 1 / math.sqrt(1 - beta2**count), ADAM_EPS, True)  # eps outside
         update = kernels.scale_(kernels.divide(mean, root), self.rate / (1 - beta1**count), 0.0, True)
         kernels.subtract_(self.flat, update)

@@ -25,7 +25,7 @@ RENAMED: dict[str, dict[str, str]] = {  # pattern -> neutral, by framework
 }
 TRANSPOSED = {"torch": "", "mindspore": "", "paddle": r"\.linear_[123]\.weight$"}  # Paddle has (in, out)
 IGNORED = {  # counters and optimizer state beside the weights
-    "torch": r"\.num_batches_tracked$", "paddle": r"$^",
+    "torch": r"$^", "paddle": r"$^",
     "mindspore": r"^(moment[12]|vhat|max_exp_avg_sq|exp_avg(_sq)?)\.|^(global_step|learning_rate\w*|beta[12]_power|"
                  r"weight_decay|momentum|loss_scale|scale_sense|epoch_num|step_num|current_\w+|state_step)$",
 }
@@ -43,7 +43,7 @@ def to_neutral(source: Source, path: Path) -> dict[str, Array]:
     """
     framework = source.framework
     raw = {name: value for name, value in source.tensors.items()
-           if value.ndim and not re.search(IGNORED[framework], name)}  # without axes: counters, rates
+           if value.ndim and not re.search(IGNORED[framework], name)}  # without axes: num_batches_tracked, rates
     prefix = next((name.removesuffix(ANCHOR) for name in raw if name.endswith(ANCHOR)), "")
     tensors: dict[str, Array] = {}
     unknown: dict[str, str] = {}
