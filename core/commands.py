@@ -136,7 +136,7 @@ def evaluate(backend: str, given: Given) -> None:
     output, label = session.predict(name), split.arrays["label"]
     metrics = {"loss": mean_loss(output, label), **all_metrics(dataset.task, output, label, dataset.label_names)}
     print_cleaning(dataset)
-    print_metrics(metrics, f"{dataset.title} {name}, {backend}, checkpoint of {checkpoint.backend}", dataset.notes)
+    print_metrics(metrics, f"{dataset.title} {name}, {backend}, checkpoint: {checkpoint.backend}", dataset.notes)
     if "output" in given:
         stem = Path(given["output"])
         write_json(stem.with_name(stem.name + ".json"),

@@ -44,7 +44,8 @@ def parser() -> Parser:
                                                           "reference [every installed one]")
     made.add_argument("--rungs", metavar="NAMES", help=f"comma-separated, of: {', '.join([*RUNGS, 'run'])} [all]")
     made.add_argument("--checkpoint", metavar="FILE", help="begin from this checkpoint's configuration and weights")
-    made.add_argument("--nudges", metavar="N", help="runs with one weight moved by one unit in the last place [10]")
+    made.add_argument("--nudges", metavar="N", help="per backend, runs with one weight moved by one unit "
+                                                  "in the last place [3]")
     made.add_argument("--output", metavar="FILE", help="the report [parity.html]")
     return made
 
@@ -83,7 +84,7 @@ def main() -> None:
     try:
         with board.live:
             climbed = _climb(workers, [r for r in rungs if r in RUNGS], config, state, dataset, spec, board)
-            runs = _run(workers, config, spec, int(given.get("nudges", 10)), board) if "run" in rungs else None
+            runs = _run(workers, config, spec, int(given.get("nudges", 3)), board) if "run" in rungs else None
     finally:
         for worker in workers.values():
             worker.close()
@@ -144,7 +145,7 @@ def _climb(workers: dict[str, Worker], rungs: list[str], config: Config, state: 
 
 def _run(workers: dict[str, Worker], config: Config, spec: ModelSpec, nudges: int,
          board: Board) -> tuple[list[Record], list[Record], list[Verdict]]:
-    """Whole runs: one per backend, and the reference again with one weight nudged."""
+    """Whole runs: one per backend, and several with one weight nudged."""
     values = config.model_dump(mode="json")
     for key in ("data_dir", "store_dir"):  # the worker stands elsewhere
         values[key] = str(Path(values[key]).absolute()) if values[key] else None
@@ -162,11 +163,12 @@ def _run(workers: dict[str, Worker], config: Config, spec: ModelSpec, nudges: in
         return record
 
     records = [whole(name, None, "run") for name in workers]
-    floors = [whole(reference, weight, f"nudge {i + 1}/{len(nudged)}") for i, weight in enumerate(nudged)]
+    floors = [whole(name, weight, f"nudge {i + 1}/{len(nudged)}")
+              for name in workers for i, weight in enumerate(nudged)]
     board.put(reference, "run", "reference")
     verdicts = []
     for record in records[1:]:
-        verdict = judge(records[0], floors, record, config.precision)
+        verdict = judge(records[0], record, floors, config.precision)
         verdicts.append(verdict)
         board.put(record.backend, "run", "[red]differs[/]" if verdict.problems else
                   f"{verdict.worst_ratio:.1f} x floor")

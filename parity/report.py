@@ -19,7 +19,7 @@ from core.config import Config
 from core.files import write_text
 from parity.compare import Gap
 from parity.ladder import Rung
-from parity.runs import FACTOR, Record, Verdict, chaos_floor, extended, printed, relative
+from parity.runs import FACTOR, Record, Verdict, pair_floor, printed, relative
 
 Runs = tuple[list[Record], list[Record], list[Verdict]]
 COLOURS = {"torch": "#d1495b", "mindspore": "#2f6690", "paddle": "#3a7d44"}
@@ -70,7 +70,7 @@ def _run_section(runs: Runs) -> dict[str, Any]:
         "backends": [r.backend for r in records], "verdicts": verdicts,
         "metrics": [{"name": name, "values": [printed(r.metrics)[name] for r in records]} for name in names],
         "ends": [{"backend": r.backend, "best": r.best_epoch, "stop": r.stop_epoch} for r in records],
-        "nudged": [r.nudged for r in nudges],
+        "nudged": list(dict.fromkeys(r.nudged for r in nudges)),
     }
 
 
@@ -100,12 +100,11 @@ def _drift(records: Sequence[Record], nudges: Sequence[Record], unit: str) -> st
     for axes, key in zip(panels[0], ("steps",) if unit == "step" else ("train", "valid"), strict=True):
         base = records[0]
         if nudges:
-            floor = chaos_floor(base, list(nudges), key)
             length = max(len(getattr(record, key)) for record in records)
+            floor = np.max([pair_floor(base, record, list(nudges), key, length) for record in records], axis=0)
             x = np.arange(1, length + 1)
-            axes.fill_between(x, 1e-17, FACTOR * extended(floor, length), color="#eeeeee",
-                              label=f"{FACTOR} times the chaos floor")
-            axes.plot(x, extended(floor, length), color="#888888", linewidth=1, label="chaos floor")
+            axes.fill_between(x, 1e-17, FACTOR * floor, color="#eeeeee", label=f"{FACTOR} times the chaos floor")
+            axes.plot(x, floor, color="#888888", linewidth=1, label="chaos floor")
         for record in records[1:]:
             difference = np.maximum(relative(getattr(record, key), getattr(base, key)), 1e-17)
             axes.plot(np.arange(1, len(difference) + 1), difference, color=COLOURS[record.backend], linewidth=1,

@@ -130,14 +130,27 @@ AGREE = {"float64": 1e-7, "float32": 1e-3}
 FACTOR = 10  # frameworks may differ by this many times what one differs from itself
 
 
-def judge(base: Record, nudges: list[Record], other: Record, precision: str) -> Verdict:
+def pair_floor(base: Record, other: Record, nudges: list[Record], key: str, length: int) -> F64:
+    """The larger of the two runs' own floors: each is held against nudged runs of its own backend.
+
+    A sudden parting (a ReLU or a sign of the L1 loss that flips) can befall either run first.
+    """
+    floors = []
+    for record in {record.backend: record for record in (other, base)}.values():
+        own = [nudged for nudged in nudges if nudged.backend == record.backend]
+        if own:
+            floors.append(extended(chaos_floor(record, own, key), length))
+    return np.asarray(np.max(floors, axis=0))
+
+
+def judge(base: Record, other: Record, nudges: list[Record], precision: str) -> Verdict:
     """Hold `other` against `base`: (a) equal while calm, (b) within the floor, (c) the same end if all calm."""
     problems = []
     worst_ratio = calm_worst = 0.0
     left_at: int | None = None
     for key in ("train", "valid"):
         difference = relative(getattr(other, key), getattr(base, key))
-        floor = extended(chaos_floor(base, nudges, key), len(difference))
+        floor = pair_floor(base, other, nudges, key, len(difference))
         wild = np.flatnonzero(floor >= CALM[precision])
         calm = int(wild[0]) if len(wild) else len(difference)
         if len(wild):

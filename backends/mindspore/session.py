@@ -11,7 +11,7 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, ops
 
-from backends.mindspore.export import export_network
+from backends.mindspore.deployment import export_network
 from backends.mindspore.model import LMF, Gradients
 from backends.mindspore.optimizer import GroupedAdam
 from backends.mindspore.precision import Kernels, absolute, check_precision, make_kernels, sign, sub

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import paddle
 from paddle import Tensor
 
-from backends.paddle.export import export_network
+from backends.paddle.deployment import export_network
 from backends.paddle.model import LMF, Place, kernels
 from backends.paddle.optimizer import GroupedAdam
 from backends.paddle.precision import DTYPES, autocast, check_precision, unscale

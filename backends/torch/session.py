@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends.torch.export import export_network
+from backends.torch.deployment import export_network
 from backends.torch.model import LMF
 from backends.torch.optimizer import GroupedAdam
 from backends.torch.precision import DTYPES, autocast, check_precision, unscale

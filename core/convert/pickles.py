@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any, ClassVar
 
 from core.convert.standins import STORAGES, ClassName, Module, Storage, StorageClass, StorageView, Tensor, text
-from core.data.unpickle import ALLOWED, Refused, _Unpickler
+from core.data.unpickle import ALLOWED, Refused, Unpickler
 
 MODEL_CLASSES = ("LMF", "SubNet", "TextSubNet")  # of the original and its copies, in whatever module they stood
 FRAMEWORK_CLASSES = ("torch.nn.modules.", "torch.nn.parallel.data_parallel.",
@@ -69,10 +69,10 @@ TABLE: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class WeightsUnpickler(_Unpickler):
+class WeightsUnpickler(Unpickler):
     """The stripped machine of core.data.unpickle, with empty instances and PyTorch's references to storages."""
 
-    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = dict(Unpickler.dispatch)
 
     def __init__(self, file: IO[bytes], size: int, storages: dict[str, Storage]) -> None:
         super().__init__(file, size)

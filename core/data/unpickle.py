@@ -127,7 +127,7 @@ UNUSED_OPCODES = (
 )
 
 
-class _Unpickler(pickle._Unpickler):
+class Unpickler(pickle._Unpickler):
     """The pickle machine in Python: unlike the C one, it can be stripped, and it allots no memory for
     numbers that a file merely mentions. Arrays are single opcodes, so it is as fast."""
 
@@ -176,7 +176,7 @@ def load_pickle(path: Path, way_out: str = "write it again with pickle.dump") ->
         with open(path, "rb") as file:
             if size == 0:
                 raise UserError(f"{path}: the file is empty (0 bytes), expected a pickle; {way_out}")
-            return _resolve(_Unpickler(file, size).load(), 0, {})
+            return _resolve(Unpickler(file, size).load(), 0, {})
     except UserError:
         raise
     except Refused as error:
