@@ -171,7 +171,8 @@ def _run(workers: dict[str, Worker], config: Config, spec: ModelSpec, nudges: in
         verdict = judge(records[0], record, floors, config.precision)
         verdicts.append(verdict)
         board.put(record.backend, "run", "[red]differs[/]" if verdict.problems else
-                  f"{verdict.worst_ratio:.1f} x floor")
+                  f"{verdict.worst_ratio:.1f} x floor, "
+                  + (f"calm until epoch {verdict.left_at}" if verdict.left_at else "calm to the end"))
     return records, floors, verdicts
 
 

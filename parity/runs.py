@@ -113,12 +113,14 @@ def extended(floor: F64, length: int) -> F64:
 class Verdict:
     """Two runs beside the chaos floor. Worst ratios are difference / floor, over all epochs.
 
-    left_at: first epoch in which the floor reaches CALM, None if the whole run is calm; calm_worst: the largest
-    relative difference before that; same_end: same best and last epoch, predictions to 1e-5, metrics as printed.
+    left_at: first epoch in which the floor reaches CALM, None if the whole run is calm; left_step: its first training
+    step; calm_worst: the largest relative difference before that; same_end: same best and last epoch, predictions to
+    1e-5, metrics as printed.
     """
 
     backend: str
     left_at: int | None
+    left_step: int | None
     calm_worst: float
     worst_ratio: float
     same_end: bool
@@ -169,7 +171,8 @@ def judge(base: Record, other: Record, nudges: list[Record], precision: str) -> 
                 and printed(base.metrics) == printed(other.metrics))
     if left_at is None and not same_end:
         problems.append("the run is calm to its end, and best epoch, last epoch, predictions or metrics differ")
-    return Verdict(other.backend, left_at, calm_worst, worst_ratio, same_end, tuple(problems))
+    left_step = None if left_at is None else (left_at - 1) * (len(base.steps) // base.stop_epoch) + 1
+    return Verdict(other.backend, left_at, left_step, calm_worst, worst_ratio, same_end, tuple(problems))
 
 
 def printed(metrics: dict[str, Any]) -> dict[str, str]:
