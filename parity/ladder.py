@@ -14,7 +14,7 @@ import numpy as np
 from core import oracle
 from core.config import Config
 from core.data import Dataset
-from core.models import ModelSpec
+from core.models import ADAM_BETAS, ADAM_EPS, ModelSpec
 from core.plan import Batch, EpochPlan, make_plan
 from core.randomness import Array
 from core.state import State
@@ -121,12 +121,19 @@ def train_mode(one: Subject, reference: Subject) -> dict[str, Gap]:
 
 
 def adam(one: Subject, reference: Subject) -> dict[str, Gap]:
-    """Weights and moments after one Adam step on one batch."""
+    """Weights and moments after one Adam step on one batch.
+
+    The first step is the rate times the gradient's sign. Where the gradient is rounding beside the tensor's largest,
+    or within reach of Adam's eps, the sign is too: there only the moments are compared.
+    """
     after = [_after_one_step(s) for s in (one, reference)]
-    trained = [p.name for p in one.spec.trainable]
-    pairs = [{f"{kind} {name}" if kind != "weights" else name: getattr(state, kind)[name]
-              for kind in ("weights", "exp_avg", "exp_avg_sq") for name in trained} for state in after]
-    return _gaps(*pairs)
+    got, want = ({f"{kind} {p.name}" if kind != "weights" else p.name: getattr(state, kind)[p.name]
+                  for kind in ("weights", "exp_avg", "exp_avg_sq") for p in one.spec.trainable} for state in after)
+    for p in one.spec.trainable:
+        gradient = np.abs(want[f"exp_avg {p.name}"]) / (1 - ADAM_BETAS[0])
+        rounding = 100 * np.finfo(gradient.dtype).eps * gradient.max()
+        got[p.name] = np.where(gradient > max(rounding, 100 * ADAM_EPS), got[p.name], want[p.name])
+    return _gaps(got, want)
 
 
 def statistics(one: Subject, reference: Subject) -> dict[str, Gap]:

@@ -94,7 +94,7 @@ class LMF(nn.Module):
         for modality, subnet, factor in self.branches:
             h = subnet.forward(inputs[modality], masks.get(f"{modality}_subnet"), layers, train)  # (B, H)
             flat = factor.transpose(0, 1).reshape(factor.shape[1], -1)  # (R, 1 + H, O) -> (1 + H, R O)
-            term = torch.cat((h.new_ones(len(h), 1), h), 1) @ flat  # (B, 1 + H) -> (B, R O)
+            term = torch.cat((h.new_ones(h.shape[0], 1), h), 1) @ flat  # (B, 1 + H) -> (B, R O)
             terms = term if terms is None else terms * term
         assert terms is not None  # the schema asks for at least one modality
         layers["fusion"] = terms.view(-1, self.rank, self.output_dim)  # (B, R, O)
