@@ -54,9 +54,19 @@ class GroupedAdam:
             betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=config.weight_decay, fused=True)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """One step with `gradients`, given in the order of `parameters`."""
+        """One step with `gradients`, given in the order of `parameters`.
+
+        Calls the kernel of Adam(fused=True) on the optimizer's own groups and state: at batch 16 the bookkeeping of
+        Adam.step costs 3 % of a training step.
+        """
         torch._foreach_copy_(self.gradients, gradients)
-        self.adam.step()
+        with torch.no_grad():
+            for group in self.adam.param_groups:
+                flat, state = group["params"][0], self.adam.state[group["params"][0]]
+                state["step"].add_(1)
+                torch._fused_adam_([flat], [flat.grad], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
+                                   lr=group["lr"], beta1=ADAM_BETAS[0], beta2=ADAM_BETAS[1], eps=ADAM_EPS,
+                                   weight_decay=group["weight_decay"], amsgrad=False, maximize=False)
 
     @property
     def steps(self) -> int:

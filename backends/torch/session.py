@@ -62,6 +62,8 @@ class TorchSession:
         """Put a split on the device; text time first and flat, (T N, D), so that a batch is one gather."""
         tensors = {name: self._place(name, array) for name, array in arrays.items()}
         if "text" in tensors:
+            steps, rows = tensors["text"].shape[:2]
+            tensors["starts"] = torch.arange(steps, device=self.device).unsqueeze(1) * rows  # (T, 1)
             tensors["text"] = tensors["text"].flatten(0, 1)  # (T, N, D) -> (T N, D)
         self.splits[split] = tensors
 
@@ -139,10 +141,8 @@ class TorchSession:
         """The inputs and labels of `rows` (B,); without labels, an empty tensor stands for them."""
         inputs = {name: data[name].index_select(0, rows) for name in self.spec.modalities if name != "text"}
         if "text" in data:
-            steps = self.spec.dims.steps
-            starts = torch.arange(steps, device=self.device).unsqueeze(1) * (len(data["text"]) // steps)  # (T, 1)
-            flat = data["text"].index_select(0, (starts + rows).view(-1))  # (T B, D)
-            inputs["text"] = flat.view(steps, len(rows), -1)  # (T, B, D)
+            places = data["starts"] + rows  # (T, 1) + (B,) -> (T, B)
+            inputs["text"] = data["text"].index_select(0, places.view(-1)).view(*places.shape, -1)  # (T, B, D)
         return inputs, data["label"].index_select(0, rows) if "label" in data else rows[:0]
 
     def _backward(self, inputs: dict[str, Tensor], label: Tensor,
