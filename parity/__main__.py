@@ -78,6 +78,8 @@ def main() -> None:
     for name in backends:
         if reason := missing_reason(name):
             raise UserError(reason)
+    if not str(given.get("nudges", 3)).isdigit():
+        raise UserError(f"--nudges {given['nudges']}: expected a whole number")
     config, state, dataset, spec = _start(given)
     workers = {name: Worker(name) for name in backends}
     board = Board(backends, rungs)
