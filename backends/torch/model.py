@@ -75,7 +75,8 @@ class LMF(nn.Module):
         place: Place = {"device": device, "dtype": dtype}
         shapes = {p.name: p.shape for p in spec.parameters}
         for modality in spec.modalities:
-            factor = torch.empty(shapes[f"{modality}_factor"], **place)  # (R, 1 + H, O)
+            rank, width, out = shapes[f"{modality}_factor"]
+            factor = torch.empty(width, rank * out, **place)  # (1 + H, R O): one matrix product fuses all ranks
             self.register_parameter(f"{modality}_factor", nn.Parameter(factor))
         self.fusion_weights = nn.Parameter(torch.empty(shapes["fusion_weights"], **place))  # (1, R)
         self.fusion_bias = nn.Parameter(torch.empty(shapes["fusion_bias"], **place))  # (1, O)
@@ -93,8 +94,7 @@ class LMF(nn.Module):
         terms: Tensor | None = None
         for modality, subnet, factor in self.branches:
             h = subnet.forward(inputs[modality], masks.get(f"{modality}_subnet"), layers, train)  # (B, H)
-            flat = factor.transpose(0, 1).reshape(factor.shape[1], -1)  # (R, 1 + H, O) -> (1 + H, R O)
-            term = torch.cat((h.new_ones(h.shape[0], 1), h), 1) @ flat  # (B, 1 + H) -> (B, R O)
+            term = torch.cat((h.new_ones(h.shape[0], 1), h), 1) @ factor  # (B, 1 + H) -> (B, R O)
             terms = term if terms is None else terms * term
         assert terms is not None  # the schema asks for at least one modality
         layers["fusion"] = terms.view(-1, self.rank, self.output_dim)  # (B, R, O)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from backends.torch.state import neutral
 from core.config import Config
 from core.models import ADAM_BETAS, ADAM_EPS, ModelSpec, ParameterSpec
 from core.state import State
@@ -20,11 +21,12 @@ class Group:
     """
 
     def __init__(self, network: nn.Module, parameters: Sequence[ParameterSpec], like: Tensor) -> None:
-        self.slices: dict[str, tuple[int, int]] = {}
+        self.slices: dict[str, tuple[int, int, torch.Size]] = {}
         size = 0
         for parameter in parameters:
-            count = network.get_parameter(parameter.name).numel()
-            self.slices[parameter.name] = (size, size + count)
+            tensor = network.get_parameter(parameter.name)
+            count = tensor.numel()
+            self.slices[parameter.name] = (size, size + count, tensor.shape)
             size += -(-count // ALIGN) * ALIGN  # the padding stays zero: no gradient reaches it
         self.flat = nn.Parameter(like.new_zeros(size))
         self.flat.grad = torch.zeros_like(self.flat)
@@ -33,9 +35,9 @@ class Group:
             tensor.data = self.view(self.flat.data, parameter)
 
     def view(self, flat: Tensor, parameter: ParameterSpec) -> Tensor:
-        """The part of `flat` that belongs to `parameter`, in its shape."""
-        start, stop = self.slices[parameter.name]
-        return flat[start:stop].view(parameter.shape)
+        """The part of `flat` that belongs to `parameter`, in the network's shape."""
+        start, stop, shape = self.slices[parameter.name]
+        return flat[start:stop].view(shape)
 
 
 class GroupedAdam:
@@ -87,11 +89,12 @@ class GroupedAdam:
             moments = {key: torch.zeros_like(group.flat.data) for key in ("exp_avg", "exp_avg_sq")}
             for parameter in self.members[name]:
                 for key, source in (("exp_avg", state.exp_avg), ("exp_avg_sq", state.exp_avg_sq)):
-                    group.view(moments[key], parameter).copy_(torch.from_numpy(source[parameter.name].copy()))
+                    moment = neutral(parameter, group.view(moments[key], parameter))
+                    moment.copy_(torch.from_numpy(source[parameter.name].copy()))
             step = torch.tensor(float(state.step), device=group.flat.device)  # float32, as Adam keeps it
             self.adam.state[group.flat] = {"step": step, **moments}
 
     def moments(self, key: str) -> dict[str, Tensor]:
-        """`exp_avg` or `exp_avg_sq` of every trained parameter, as views."""
-        return {p.name: self.groups[name].view(self.adam.state[self.groups[name].flat][key], p)
+        """`exp_avg` or `exp_avg_sq` of every trained parameter, as views in the neutral layout."""
+        return {p.name: neutral(p, self.groups[name].view(self.adam.state[self.groups[name].flat][key], p))
                 for name, members in self.members.items() for p in members}

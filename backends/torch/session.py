@@ -14,7 +14,7 @@ from backends.torch.deployment import export_network
 from backends.torch.model import LMF
 from backends.torch.optimizer import GroupedAdam
 from backends.torch.precision import DTYPES, autocast, check_precision, unscale
-from backends.torch.state import read_weights, to_numpy, write_weights
+from backends.torch.state import neutral, read_weights, to_numpy, write_weights
 from core.config import Config
 from core.errors import UserError
 from core.models import ModelSpec
@@ -116,8 +116,8 @@ class TorchSession:
             inputs = {name: self._place(name, value) for name, value in batch.inputs.items()}
             masks = {name: self._place(name, value) for name, value in batch.masks.items()}
             loss, gradients = self._backward(inputs, self._place("label", batch.label), masks)
-            names = [p.name for p in self.spec.trainable]
-            return float(loss), {n: to_numpy(g) for n, g in zip(names, gradients, strict=True)}
+            pairs = zip(self.spec.trainable, gradients, strict=True)
+            return float(loss), {p.name: to_numpy(neutral(p, gradient)) for p, gradient in pairs}
 
     def optimizer_groups(self) -> dict[str, list[str]]:
         return self.optimizer.names(self.network)

@@ -1,4 +1,7 @@
-"""Names and layouts between the network and the neutral state: in PyTorch they are the same."""
+"""Names and layouts between the network and the neutral state: the same in PyTorch, but for the factors.
+
+A factor is (R, 1 + H, O) in the neutral state and (1 + H, R O) in the network.
+"""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from core.models import ModelSpec
+from core.models import ModelSpec, ParameterSpec
 from core.randomness import Array
 
 
@@ -16,10 +19,18 @@ def to_numpy(tensor: Tensor) -> Array:
     return array
 
 
+def neutral(parameter: ParameterSpec, tensor: Tensor) -> Tensor:
+    """`tensor`, in the network's layout, as a view in the neutral one."""
+    if parameter.group != "factors":
+        return tensor
+    rank, width, out = parameter.shape
+    return tensor.view(width, rank, out).transpose(0, 1)  # (1 + H, R O) -> (R, 1 + H, O)
+
+
 def named_tensors(network: nn.Module, spec: ModelSpec) -> dict[str, Tensor]:
-    """Parameters and statistics by neutral name."""
+    """Parameters and statistics by neutral name, as views in the neutral layout."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {p.name: tensors[p.name].data for p in spec.parameters}
+    return {p.name: neutral(p, tensors[p.name].data) for p in spec.parameters}
 
 
 def read_weights(network: nn.Module, spec: ModelSpec) -> dict[str, Array]:
