@@ -153,6 +153,15 @@ def l1_loss() -> Replacements:
     return [(session, "summed_loss", lambda output, label, task, kernels: (ops.l1_loss(output, label, "sum"), output))]
 
 
+def log_softmax() -> Replacements:
+    """Cross-entropy by ops.log_softmax on float64."""
+    def default(self: Any, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        logs = ops.log_softmax(output, -1)
+        return -(logs * label).sum(1), ops.exp(logs) - label
+
+    return [(precision.Kernels64, "cross_entropy", default)]
+
+
 def compile_with_parameter_in_construct() -> str:
     """Compile a cell that builds a Parameter in its forward pass: the error's kind, or nothing."""
     class Fusion(nn.Cell):
