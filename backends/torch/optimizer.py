@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from backends.torch.state import neutral
+from backends.torch.state import read, write
 from core.config import Config
 from core.models import ADAM_BETAS, ADAM_EPS, ModelSpec, ParameterSpec
+from core.randomness import Array
 from core.state import State
 
 ALIGN = 16  # scalars: a vector register's worth, so that oneDNN finds its weights aligned
@@ -89,12 +90,11 @@ class GroupedAdam:
             moments = {key: torch.zeros_like(group.flat.data) for key in ("exp_avg", "exp_avg_sq")}
             for parameter in self.members[name]:
                 for key, source in (("exp_avg", state.exp_avg), ("exp_avg_sq", state.exp_avg_sq)):
-                    moment = neutral(parameter, group.view(moments[key], parameter))
-                    moment.copy_(torch.from_numpy(source[parameter.name].copy()))
+                    write(parameter, group.view(moments[key], parameter), source[parameter.name])
             step = torch.tensor(float(state.step), device=group.flat.device)  # float32, as Adam keeps it
             self.adam.state[group.flat] = {"step": step, **moments}
 
-    def moments(self, key: str) -> dict[str, Tensor]:
-        """`exp_avg` or `exp_avg_sq` of every trained parameter, as views in the neutral layout."""
-        return {p.name: neutral(p, self.groups[name].view(self.adam.state[self.groups[name].flat][key], p))
+    def moments(self, key: str) -> dict[str, Array]:
+        """`exp_avg` or `exp_avg_sq` of every trained parameter, neutral copies."""
+        return {p.name: read(p, self.groups[name].view(self.adam.state[self.groups[name].flat][key], p))
                 for name, members in self.members.items() for p in members}

@@ -14,7 +14,7 @@ from backends.torch.deployment import export_network
 from backends.torch.model import LMF
 from backends.torch.optimizer import GroupedAdam
 from backends.torch.precision import DTYPES, autocast, check_precision, unscale
-from backends.torch.state import neutral, read_weights, to_numpy, write_weights
+from backends.torch.state import read, read_weights, to_numpy, write_weights
 from core.config import Config
 from core.errors import UserError
 from core.models import ModelSpec
@@ -73,8 +73,7 @@ class TorchSession:
         self.scaler.load(state.loss_scale, state.good_steps)
 
     def state(self) -> State:
-        moments = ({name: to_numpy(value) for name, value in self.optimizer.moments(key).items()}
-                   for key in ("exp_avg", "exp_avg_sq"))
+        moments = (self.optimizer.moments(key) for key in ("exp_avg", "exp_avg_sq"))
         return State(read_weights(self.network, self.spec), *moments, self.optimizer.steps,
                      self.scaler.scale, self.scaler.good_steps)
 
@@ -117,7 +116,7 @@ class TorchSession:
             masks = {name: self._place(name, value) for name, value in batch.masks.items()}
             loss, gradients = self._backward(inputs, self._place("label", batch.label), masks)
             pairs = zip(self.spec.trainable, gradients, strict=True)
-            return float(loss), {p.name: to_numpy(neutral(p, gradient)) for p, gradient in pairs}
+            return float(loss), {p.name: read(p, gradient) for p, gradient in pairs}
 
     def optimizer_groups(self) -> dict[str, list[str]]:
         return self.optimizer.names(self.network)

@@ -19,26 +19,38 @@ def to_numpy(tensor: Tensor) -> Array:
     return array
 
 
-def neutral(parameter: ParameterSpec, tensor: Tensor) -> Tensor:
+def named_tensors(network: nn.Module, spec: ModelSpec) -> dict[str, Tensor]:
+    """Parameters and statistics by neutral name, in the network's layout."""
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    return {p.name: tensors[p.name].data for p in spec.parameters}
+
+
+def read_weights(network: nn.Module, spec: ModelSpec) -> dict[str, Array]:
+    """Neutral weights, copied."""
+    tensors = named_tensors(network, spec)
+    return {p.name: read(p, tensors[p.name]) for p in spec.parameters}
+
+
+def write_weights(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Array]) -> None:
+    """Copy neutral weights into the network, in place: its tensors are views into the optimizer's."""
+    tensors = named_tensors(network, spec)
+    for parameter in spec.parameters:
+        write(parameter, tensors[parameter.name], weights[parameter.name])
+
+
+def read(parameter: ParameterSpec, tensor: Tensor) -> Array:
+    """The neutral array of `parameter`, copied from `tensor`."""
+    return to_numpy(_turned(parameter, tensor))
+
+
+def write(parameter: ParameterSpec, tensor: Tensor, array: Array) -> None:
+    """Copy the neutral `array` of `parameter` into the memory of `tensor`."""
+    _turned(parameter, tensor).copy_(torch.from_numpy(array.copy()))
+
+
+def _turned(parameter: ParameterSpec, tensor: Tensor) -> Tensor:
     """`tensor`, in the network's layout, as a view in the neutral one."""
     if parameter.group != "factors":
         return tensor
     rank, width, out = parameter.shape
     return tensor.view(width, rank, out).transpose(0, 1)  # (1 + H, R O) -> (R, 1 + H, O)
-
-
-def named_tensors(network: nn.Module, spec: ModelSpec) -> dict[str, Tensor]:
-    """Parameters and statistics by neutral name, as views in the neutral layout."""
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {p.name: neutral(p, tensors[p.name].data) for p in spec.parameters}
-
-
-def read_weights(network: nn.Module, spec: ModelSpec) -> dict[str, Array]:
-    """Neutral weights, copied."""
-    return {name: to_numpy(tensor) for name, tensor in named_tensors(network, spec).items()}
-
-
-def write_weights(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Array]) -> None:
-    """Copy neutral weights into the network, in place: its tensors are views into the optimizer's."""
-    for name, tensor in named_tensors(network, spec).items():
-        tensor.copy_(torch.from_numpy(weights[name].copy()))
