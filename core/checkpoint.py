@@ -55,7 +55,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of any backend. Raises UserError naming the file and what is wrong with it."""
+    """Read a checkpoint of any backend; of a run folder, its best. Raises UserError naming the file and its fault."""
+    if path.is_dir():
+        path = path / "best.safetensors"
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint file; a run writes best.safetensors and last.safetensors")
     try:

@@ -104,8 +104,7 @@ def _open_checkpoint(given: Given) -> tuple[Checkpoint, Config]:
     """The checkpoint, and its configuration with this call's flags on top."""
     if "checkpoint" not in given:
         raise UserError("--checkpoint is required: a checkpoint file, or a run folder")
-    path = Path(given["checkpoint"])
-    checkpoint = load_checkpoint(path / "best.safetensors" if path.is_dir() else path)
+    checkpoint = load_checkpoint(Path(given["checkpoint"]))
     values, origin = read_values(given)
     return checkpoint, make_config({**checkpoint.config.model_dump(mode="json"), **values}, origin)
 

@@ -15,7 +15,7 @@ from core.models import ModelSpec, ParameterSpec
 Array = npt.NDArray[np.generic]
 
 
-def _bits(count: int, *key: object) -> npt.NDArray[np.uint64]:
+def random_bits(count: int, *key: object) -> npt.NDArray[np.uint64]:
     """`count` uniform 64-bit integers from the stream that `key` names."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     stream = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
@@ -30,7 +30,7 @@ def _uniform(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
 
 def _normal(count: int, *key: object) -> npt.NDArray[np.float64]:
     """Standard normals by Box and Muller's transform."""
-    bits = _bits(2 * count, *key)
+    bits = random_bits(2 * count, *key)
     radius = np.sqrt(-2 * np.log(1 - _uniform(bits[:count])))  # 1 - u is in (0, 1]: the log is finite
     return np.asarray(radius * np.cos(2 * np.pi * _uniform(bits[count:])))
 
@@ -46,13 +46,13 @@ def _draw(parameter: ParameterSpec, seed: int) -> npt.NDArray[np.float64]:
         return np.full(count, float(parameter.init == "ones"))
     if parameter.init == "normal":
         return _normal(count, seed, "init", parameter.name) * parameter.scale
-    uniform = _uniform(_bits(count, seed, "init", parameter.name))
+    uniform = _uniform(random_bits(count, seed, "init", parameter.name))
     return (2 * uniform - 1) * parameter.scale
 
 
 def batch_order(seed: int, epoch: int, rows: int) -> npt.NDArray[np.int64]:
     """The order of the training rows in `epoch`: a permutation of 0 .. rows - 1, int64 (rows,)."""
-    return np.argsort(_bits(rows, seed, "order", epoch), kind="stable").astype(np.int64)
+    return np.argsort(random_bits(rows, seed, "order", epoch), kind="stable").astype(np.int64)
 
 
 def dropout_masks(spec: ModelSpec, seed: int, epoch: int, rows: int, dtype: str = "float32") -> dict[str, Array]:
@@ -63,7 +63,7 @@ def dropout_masks(spec: ModelSpec, seed: int, epoch: int, rows: int, dtype: str 
     masks: dict[str, Array] = {}
     for site in spec.dropout_sites:
         count = rows * site.width
-        halves = _bits((count + 1) // 2, seed, "dropout", epoch, site.name).view(np.uint32)[:count]
+        halves = random_bits((count + 1) // 2, seed, "dropout", epoch, site.name).view(np.uint32)[:count]
         kept = halves >= np.uint32(min(round(site.rate * 2**32), 2**32 - 1))  # P(dropped) = rate to 2^-32
         scale = np.asarray(1 / (1 - site.rate), dtype=dtype)
         masks[site.name] = (kept.astype(dtype) * scale).reshape(rows, site.width)

@@ -117,8 +117,7 @@ def _start(given: dict[str, Any]) -> tuple[Config, State, Any, ModelSpec]:
     values, origin = read_values(given)
     checkpoint = None
     if "checkpoint" in given:
-        path = Path(given["checkpoint"])
-        checkpoint = load_checkpoint(path / "best.safetensors" if path.is_dir() else path)
+        checkpoint = load_checkpoint(Path(given["checkpoint"]))
         values = {**checkpoint.config.model_dump(mode="json"), "precision": "float64", **values}
     config = make_config({"precision": "float64", **values}, origin)
     dataset = load_dataset(config)

@@ -23,7 +23,7 @@ from core.config import Config
 from core.data.cleaning import clean
 from core.data.published import PUBLISHED, SPLITS, Published, label_names
 from core.data.record import Dataset, Split, dims_of
-from core.randomness import Array
+from core.randomness import Array, random_bits
 
 VERSION = 1  # raise it when the numbers change
 POSITIVE = {"happy": 0.15, "sad": 0.2, "angry": 0.25, "neutral": 0.4}  # about the published shares
@@ -71,9 +71,7 @@ def synthetic(config: Config) -> Dataset:
 
 def _uniform(count: int, stream: str) -> F64:
     """float64 (count,) in [0, 1), 32 bits each, from the Philox stream that is named."""
-    key = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:16], "little")
-    bits = np.atleast_1d(np.random.Philox(key=key).random_raw((count + 1) // 2))
-    halves = bits.astype("<u8").view("<u4")[:count]
+    halves = random_bits((count + 1) // 2, stream).astype("<u8").view("<u4")[:count]
     return np.asarray(halves * 2.0**-32, np.float64)
 
 
