@@ -2,7 +2,8 @@
 from setuptools import find_packages, setup
 
 FRAMEWORKS = {"torch": ["torch"], "mindspore": ["mindspore"], "paddle": ["paddlepaddle"]}
-DEV = ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML"]
+POSTGRES = ["psycopg2-binary"]  # for searches whose machines share a database
+DEV = ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "pandas-stubs", *POSTGRES]
 
 setup(
     name="lmf-three-frameworks",
@@ -11,7 +12,8 @@ setup(
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["core", "core.*", "backends", "backends.*", "parity"]),
     install_requires=["numpy<2", "pydantic>=2", "PyYAML", "safetensors", "scikit-learn", "rich", "tensorboardX",
-                      "jinja2", "matplotlib"],
-    package_data={"parity": ["report.html.j2"]},
-    extras_require={**FRAMEWORKS, "all": [name for names in FRAMEWORKS.values() for name in names], "dev": DEV},
+                      "jinja2", "matplotlib", "optuna", "scipy", "pandas", "tabulate"],
+    package_data={"parity": ["report.html.j2"], "core.tables": ["published.yaml", "report.html.j2"]},
+    extras_require={**FRAMEWORKS, "all": [name for names in FRAMEWORKS.values() for name in names],
+                    "postgres": POSTGRES, "dev": DEV},
 )

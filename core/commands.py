@@ -21,9 +21,9 @@ from core.guard import guarded
 from core.losses import mean_loss
 from core.metrics import evaluate as all_metrics
 from core.models import build_spec
-from core.run_folder import RunFolder, new_run_folder, newest_run, write_predictions
+from core.run_folder import newest_run, write_predictions
 from core.state import check_weights
-from core.trainer import Trainer, full_state, refuse_changes
+from core.trainer import full_state, refuse_changes, start_run
 
 Given = dict[str, Any]
 
@@ -56,25 +56,15 @@ def _train_parser(prog: str) -> Parser:
 def train(backend: str, given: Given) -> None:
     """Train, or continue a run."""
     config, path = _start(backend, given)
-    dataset = load_dataset(config)
-    spec = build_spec(config, dataset.dims)
-    session = open_session(backend, spec, config)
-    path = path or new_run_folder(config, backend)
-    folder = RunFolder(path, config)
-    trainer = Trainer(session, spec, config, dataset, folder, backend)
-    trainer.load()
-    if "resume" in given:
-        trainer.resume()
-    folder.write_start(config, dataset, backend, spec.parameter_count)
-    print_header(backend, config, dataset, spec, path, trainer.progress.epoch)
+    trainer = start_run(backend, config, path, "resume" in given)
+    dataset, path = trainer.dataset, trainer.run_folder.path
+    print_header(backend, config, dataset, trainer.spec, path, trainer.progress.epoch)
     print_cleaning(dataset)
     try:
         metrics = trainer.run(print_epoch)
     except KeyboardInterrupt:
         raise RunFailed(f"interrupted; finished epochs: {trainer.progress.epoch}, kept in {path}; continue with: "
                         f"python -m backends.{backend}.train --resume {path}") from None
-    if trainer.timing["train_rows"]:  # a finished run that was resumed keeps what it measured
-        write_json(path / "timing.json", trainer.timing)
     print_metrics(metrics["test"], f"{dataset.title} test, {backend}, best of {metrics['epochs']} epochs: "
                                    f"{metrics['best_epoch']}", dataset.notes)
     print(f"run folder: {path}")

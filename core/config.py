@@ -1,6 +1,6 @@
 """The hyperparameter schema: one flat, frozen, validated model.
 
-YAML keys, command line flags, `--help` and docs/configuration.md are all made from the fields below.
+YAML keys, command line flags, `--help`, docs/configuration.md and the search space are all made from the fields below.
 Default values are the POM "confident" setting of the original authors' hyperparams.txt.
 """
 from __future__ import annotations
@@ -25,6 +25,8 @@ from core.errors import UserError
 MODALITIES = ("audio", "video", "text")
 EMOTIONS = ("happy", "sad", "angry", "neutral")
 OUTPUTS = {"mosi": 1, "pom": 16, "iemocap": 2}
+DROPOUTS = (0.0, 0.1, 0.15, 0.2, 0.3, 0.5)
+RATES = (0.0003, 0.0005, 0.001, 0.003)
 EPOCHS = {"mosi": 500, "pom": 500, "iemocap": 100}
 
 
@@ -43,6 +45,11 @@ def _loss_scale(value: Any) -> Any:
         return value if value == "dynamic" else float(value)
     except (TypeError, ValueError):
         raise ValueError("expected dynamic or a number") from None
+
+
+def _searched(*choices: float, **by_dataset: list[float]) -> Any:
+    """What `core.search` tries for a key: the original's space, and where a data set has its own."""
+    return {"search": list(choices), "search_by_dataset": by_dataset}
 
 
 Modality = Literal["audio", "video", "text"]
@@ -71,26 +78,49 @@ class Config(BaseModel):
     synthetic_seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="seed of the synthetic data, apart from the run's own seed")
     # model
-    model: Literal["lmf"] = Field("lmf", description="network")
-    audio_hidden: Width = Field(16, description="width of the audio subnet")
-    video_hidden: Width = Field(16, description="width of the video subnet")
-    text_hidden: Width = Field(64, description="hidden size of the text LSTM")
+    model: Literal["lmf", "tfn"] = Field(
+        "lmf", description="fusion: lmf, low-rank; tfn, the full outer product (Zadeh et al., 2017)")
+    audio_hidden: Width = Field(
+        16, description="width of the audio subnet",
+        json_schema_extra=_searched(4, 8, 16, iemocap=[8, 16, 32]))
+    video_hidden: Width = Field(16, description="width of the video subnet", json_schema_extra=_searched(4, 8, 16))
+    text_hidden: Width = Field(
+        64, description="hidden size of the text LSTM",
+        json_schema_extra=_searched(64, 128, 256))
     text_out: Width | None = Field(None, description="width of the text subnet (default: text_hidden // 2)")
-    audio_dropout: Probability = Field(0.3, description="dropout on the normalised audio features")
-    video_dropout: Probability = Field(0.5, description="dropout on the normalised video features")
-    text_dropout: Probability = Field(0.2, description="dropout on the last LSTM state")
+    audio_dropout: Probability = Field(
+        0.3, description="dropout on the normalised audio features",
+        json_schema_extra=_searched(*DROPOUTS))
+    video_dropout: Probability = Field(
+        0.5, description="dropout on the normalised video features",
+        json_schema_extra=_searched(*DROPOUTS))
+    text_dropout: Probability = Field(
+        0.2, description="dropout on the last LSTM state",
+        json_schema_extra=_searched(*DROPOUTS))
     post_fusion_dropout: Probability = Field(
-        0.5, description="dropout on the fused rank terms; idle unless apply_post_fusion_dropout")
+        0.5, description="dropout on what is fused (LMF: rank terms, TFN: outer product); idle unless "
+                         "apply_post_fusion_dropout")
     apply_post_fusion_dropout: bool = Field(
         False, description="the original builds the post-fusion dropout and never applies it; true applies it")
-    rank: Width = Field(4, description="number of rank-1 terms of the fusion tensor")
+    rank: Width = Field(
+        4, description="LMF only: number of rank-1 terms of the fusion tensor",
+        json_schema_extra=_searched(1, 4, 8, 16))
+    post_fusion_dim: Annotated[int, Field(ge=0, le=65536)] = Field(
+        32, description="TFN only: width of the two ReLU layers after the fusion; 0: none, h = W Z + b "
+                        "(LMF's equation 2)")
     output_dim: Width | None = Field(None, description="outputs (set by the data: MOSI 1, POM 16, IEMOCAP 2)")
     # training
-    factor_learning_rate: Rate = Field(0.0005, description="Adam's rate for the three factors")
-    learning_rate: Rate = Field(0.001, description="Adam's rate for every other parameter")
+    factor_learning_rate: Rate = Field(
+        0.0005, description="Adam's rate for the three factors (TFN: the fusion tensor)",
+        json_schema_extra=_searched(*RATES))
+    learning_rate: Rate = Field(
+        0.001, description="Adam's rate for every other parameter",
+        json_schema_extra=_searched(*RATES))
     weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(
-        0.0, description="L2 coupled into Adam's gradient, all parameters")
-    batch_size: Width = Field(16, description="rows per step; the last, smaller batch is trained too")
+        0.0, description="L2 coupled into Adam's gradient, all parameters",
+        json_schema_extra=_searched(0.0, 0.001, 0.002, 0.01))
+    batch_size: Width = Field(16, description="rows per step; the last, smaller batch is trained too",
+                              json_schema_extra=_searched(4, 8, 16, 32, 64, 128))
     epochs: Annotated[int, Field(ge=1)] | None = Field(
         None, description="most epochs (default: MOSI and POM 500, IEMOCAP 100)")
     patience: Annotated[int, Field(ge=1)] = Field(

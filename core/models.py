@@ -1,12 +1,14 @@
 """What a model is, for every backend: parameter names, shapes, initialisers, groups, dropout sites.
 
-Names and layouts are those of the original PyTorch state dict of LMF (Liu & Shen et al., ACL 2018).
+Names and layouts are those of the original PyTorch state dicts of LMF (Liu & Shen et al., ACL 2018) and TFN (Zadeh et
+al., EMNLP 2017). Both share the subnets of the modalities; a model is what fuses them.
 """
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from core.config import Config
@@ -73,6 +75,7 @@ class ModelSpec:
     dims: InputDims
     modalities: tuple[str, ...]
     rank: int
+    post_fusion_dim: int
     output_dim: int
     text_hidden: int
     parameters: tuple[ParameterSpec, ...]
@@ -93,7 +96,24 @@ class ModelSpec:
 
 def build_spec(config: Config, dims: InputDims) -> ModelSpec:
     """The specification of `config.model` for rows of widths `dims`."""
-    return MODELS[config.model](config, dims)
+    widths: dict[str, int] = {
+        m: (config.text_out or 1) if m == "text" else int(getattr(config, f"{m}_hidden"))
+        for m in config.modalities}
+    parameters, fused = MODELS[config.model](config, widths)
+    sites = []
+    for modality, hidden in widths.items():
+        name, width = f"{modality}_subnet", dims.of(modality)
+        if modality == "text":
+            parameters += _text_subnet(name, width, config.text_hidden, hidden)
+        else:
+            parameters += _subnet(name, width, hidden)
+        rate = float(getattr(config, f"{modality}_dropout"))
+        sites.append(DropoutSite(name, config.text_hidden if modality == "text" else width, rate))
+    if config.apply_post_fusion_dropout:
+        sites.append(DropoutSite("fusion", fused, config.post_fusion_dropout))
+    return ModelSpec(config.model, config.task, dims, config.modalities, config.rank, config.post_fusion_dim,
+                     config.output_dim or 1, config.text_hidden, tuple(parameters),
+                     tuple(site for site in sites if site.rate > 0))
 
 
 def _linear(name: str, fan_in: int, fan_out: int) -> Iterator[ParameterSpec]:
@@ -131,31 +151,30 @@ def _xavier(name: str, shape: tuple[int, ...], group: Group) -> ParameterSpec:
     return ParameterSpec(name, shape, "normal", std, group)
 
 
-def _lmf(config: Config, dims: InputDims) -> ModelSpec:
+def _lmf(config: Config, widths: Mapping[str, int]) -> Fusion:
     """LMF as published: per-modality factors (rank, width + 1, outputs), contracted term by term."""
-    text_out, output_dim = config.text_out or 1, config.output_dim or 1
-    widths = {"audio": config.audio_hidden, "video": config.video_hidden, "text": text_out}
-    factors = [_xavier(f"{m}_factor", (config.rank, widths[m] + 1, output_dim), "factors")
-               for m in config.modalities]
-    parameters = [
-        *factors,
+    output_dim = config.output_dim or 1
+    return [
+        *(_xavier(f"{m}_factor", (config.rank, width + 1, output_dim), "factors") for m, width in widths.items()),
         _xavier("fusion_weights", (1, config.rank), "others"),
         ParameterSpec("fusion_bias", (1, output_dim), "zeros", 0.0, "others"),
-    ]
-    sites = []
-    for modality in config.modalities:
-        name, width = f"{modality}_subnet", dims.of(modality)
-        if modality == "text":
-            parameters += _text_subnet(name, width, config.text_hidden, text_out)
-        else:
-            parameters += _subnet(name, width, widths[modality])
-        rate = float(getattr(config, f"{modality}_dropout"))
-        sites.append(DropoutSite(name, config.text_hidden if modality == "text" else width, rate))
-    if config.apply_post_fusion_dropout:
-        sites.append(DropoutSite("fusion", config.rank * output_dim, config.post_fusion_dropout))
-    return ModelSpec(config.model, config.task, dims, config.modalities, config.rank, output_dim,
-                     config.text_hidden, tuple(parameters),
-                     tuple(site for site in sites if site.rate > 0))
+    ], config.rank * output_dim
 
 
-MODELS = {"lmf": _lmf}
+def _tfn(config: Config, widths: Mapping[str, int]) -> Fusion:
+    """TFN: the outer product of all modalities, each with a one in front, then linear layers with ReLU between.
+
+    The first layer's weight (K, P) is the full fusion tensor, row-major over audio, video, text; LMF's factors
+    approximate it, so it trains at their rate. Without the scaled sigmoid that the original ends in: LMF's paper
+    compares the fusion, and its subnets and losses serve both.
+    """
+    product = math.prod(width + 1 for width in widths.values())
+    hidden, output_dim = config.post_fusion_dim, config.output_dim or 1
+    sizes = [product, *([hidden, hidden] if hidden else []), output_dim]
+    layers = [p for place, (fan_in, fan_out) in enumerate(pairwise(sizes), 1)
+              for p in _linear(f"post_fusion_layer_{place}", fan_in, fan_out)]
+    return [replace(layers[0], group="factors"), *layers[1:]], product
+
+
+Fusion = tuple[list[ParameterSpec], int]  # the parameters of a fusion, and how many values it fuses per row
+MODELS = {"lmf": _lmf, "tfn": _tfn}

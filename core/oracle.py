@@ -1,12 +1,14 @@
-"""The float64 reference that every backend is held to: NumPy only, and the full fusion tensor.
+"""The float64 reference that every backend is held to: NumPy only, and the full fusion tensor for both models.
 
 The paper's equations 6 and 7 differ from equation 8 and the released code for rank > 1. What is
 computed here is W = sum_r w_r (a_r x v_r x t_r), contracted with the full outer product
-z_a x z_v x z_t (equations 1, 2 and 8): the thing that the low-rank form must equal.
+z_a x z_v x z_t (equations 1, 2 and 8): the thing that the low-rank form must equal. TFN has that W itself
+as a parameter; the contraction is the same function.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ from core.plan import Batch
 from core.randomness import Array
 
 F64 = npt.NDArray[np.float64]
+AXES = "uvwxyz"  # one letter per modality in einsum
 
 
 def forward(spec: ModelSpec, weights: Mapping[str, Array], batch: Batch, train: bool = False) -> dict[str, F64]:
@@ -32,6 +35,9 @@ def forward(spec: ModelSpec, weights: Mapping[str, Array], batch: Batch, train: 
         x = np.asarray(batch.inputs[modality], np.float64)
         subnet = _text if modality == "text" else _dense
         hidden.append(subnet(f"{modality}_subnet", x, w, masks, layers, train))
+    if spec.model == "tfn":
+        _post_fusion(w, hidden, masks, layers)
+        return layers
     layers["fusion"] = _rank_terms(spec, w, hidden)
     if "fusion" in masks:
         layers["output"] = _rank_sum(w, layers["fusion"] * masks["fusion"].reshape(layers["fusion"].shape))
@@ -88,9 +94,35 @@ def _rank_sum(w: dict[str, F64], terms: F64) -> F64:
 
 
 def _full_tensor(spec: ModelSpec, w: dict[str, F64], hidden: list[F64]) -> F64:
-    """Build W and the full outer product of the modalities, and contract them: (B, O)."""
-    axes = "xyz"[:len(hidden)]
+    """Build W from LMF's factors and contract it with the outer product: (B, O)."""
+    axes = AXES[:len(hidden)]
     factors = [w[f"{m}_factor"] for m in spec.modalities]
     tensor = np.einsum(f"r,{','.join('r' + a + 'o' for a in axes)}->{axes}o", w["fusion_weights"][0], *factors)
-    outer = np.einsum(f"{','.join('b' + a for a in axes)}->b{axes}", *map(_with_one, hidden))
-    return np.asarray(np.einsum(f"b{axes},{axes}o->bo", outer, tensor) + w["fusion_bias"])
+    return np.asarray(_contract(_outer(hidden), tensor) + w["fusion_bias"])
+
+
+def _post_fusion(w: dict[str, F64], hidden: list[F64], masks: dict[str, F64], layers: dict[str, F64]) -> None:
+    """TFN: W is the weight of the first layer; what follows are linear layers with ReLU between."""
+    outer = _outer(hidden)  # (B, 1 + A, 1 + V, 1 + T)
+    layers["fusion"] = outer.reshape(len(outer), -1)
+    if "fusion" in masks:
+        outer = outer * masks["fusion"].reshape(outer.shape)
+    names = [f"post_fusion_layer_{place}" for place in (1, 2, 3) if f"post_fusion_layer_{place}.weight" in w]
+    weight = w[f"{names[0]}.weight"]  # (K, P)
+    y = _contract(outer, weight.T.reshape(*outer.shape[1:], -1)) + w[f"{names[0]}.bias"]  # (B, K)
+    for name, after in pairwise(names):
+        y = layers[name] = np.maximum(y, 0)
+        y = y @ w[f"{after}.weight"].T + w[f"{after}.bias"]
+    layers["output"] = np.asarray(y)
+
+
+def _outer(hidden: list[F64]) -> F64:
+    """z_a x z_v x z_t, each (B, 1 + H) with a one in front: (B, 1 + A, 1 + V, 1 + T)."""
+    axes = AXES[:len(hidden)]
+    return np.asarray(np.einsum(f"{','.join('b' + a for a in axes)}->b{axes}", *map(_with_one, hidden)))
+
+
+def _contract(outer: F64, tensor: F64) -> F64:
+    """W . Z over every modality's axis: (B, ...) with (..., O) -> (B, O)."""
+    axes = AXES[:outer.ndim - 1]
+    return np.asarray(np.einsum(f"b{axes},{axes}o->bo", outer, tensor))

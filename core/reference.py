@@ -18,14 +18,23 @@ def configuration_page() -> str:
         "Made from the schema in `core/config.py` by `make docs`; a test fails when it is out of date.", "",
         "A key is a YAML key in a `--config` file and a flag of the same name. Defaults < file < flags, wherever",
         "the flags stand. Unknown keys, wrong types and values out of range stop the command with one line.", "",
-        "| key | type | default | meaning |", "|---|---|---|---|",
+        "\"Searched\": what `python -m core.search` tries for the key unless it is given, the original's grid.", "",
+        "| key | type | default | searched | meaning |", "|---|---|---|---|---|",
     ]
     for name, field in Config.model_fields.items():
-        lines.append(f"| `{name}` | {kind(schema[name])} | {shown_default(field.default)} | {field.description} |")
+        lines.append(f"| `{name}` | {kind(schema[name])} | {shown_default(field.default)} | {searched(schema[name])} | "
+                     f"{field.description} |")
     lines += ["", "## Flags of the published ports", "", "| flag | here |", "|---|---|"]
     lines += [f"| `--{name}` | the same as `--{key}` |" for name, key in SPELLINGS.items()]
     lines += [f"| `--{name}` | {text} |" for name, text in OLD_HELP.items()]
     return "\n".join(lines) + "\n"
+
+
+def searched(schema: dict[str, Any]) -> str:
+    """What a search tries for a key, in words; nothing where it isn't searched."""
+    grids = {"": schema.get("search", []), **schema.get("search_by_dataset", {})}
+    return "; ".join(f"{name.upper()} {', '.join(f'{value:g}' for value in grid)}".strip()
+                     for name, grid in grids.items() if grid)
 
 
 def kind(schema: dict[str, Any]) -> str:

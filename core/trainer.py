@@ -1,4 +1,7 @@
-"""The one epoch loop: early stopping on validation loss, checkpoints, resume, the best model before test."""
+"""The one epoch loop: early stopping on validation loss, checkpoints, resume, the best model before test.
+
+The test split reaches the session after the last epoch, and the loop itself can't read it (core.selection).
+"""
 from __future__ import annotations
 
 import json
@@ -11,17 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from core.backend import Session
+from core.backend import Session, open_session
 from core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.config import Config
-from core.data import Dataset
+from core.data import Dataset, load_dataset
 from core.errors import RunFailed, UserError
+from core.files import write_json
 from core.losses import mean_loss
 from core.metrics import evaluate
-from core.models import ModelSpec
+from core.models import ModelSpec, build_spec
 from core.plan import make_plan
-from core.run_folder import Row, RunFolder
+from core.run_folder import Row, RunFolder, new_run_folder
 from core.scaler import initial_scale
+from core.selection import for_selection
 from core.state import State, initial_state
 
 Report = Callable[[Row], None]
@@ -39,18 +44,26 @@ class Progress:
 
 
 class Trainer:
-    """Runs `config` on `session`; every decision is made here, from NumPy arrays."""
+    """Runs `config` on `session`; every decision is made here, from NumPy arrays. Without a folder, `fit` alone."""
 
-    def __init__(self, session: Session, spec: ModelSpec, config: Config, dataset: Dataset, folder: RunFolder,
+    def __init__(self, session: Session, spec: ModelSpec, config: Config, dataset: Dataset, folder: RunFolder | None,
                  backend: str) -> None:
         self.session, self.spec, self.config, self.dataset = session, spec, config, dataset
+        self.seen = for_selection(dataset).splits
         self.folder, self.backend = folder, backend
         self.progress = Progress()
         self.timing = {"train_seconds": 0.0, "train_rows": 0}
 
+    @property
+    def run_folder(self) -> RunFolder:
+        """The folder that this run writes to. Raises ValueError without one."""
+        if self.folder is None:
+            raise ValueError("this trainer has no run folder: it can only fit")
+        return self.folder
+
     def load(self) -> None:
-        """Put the data on the device and set the state before the first step."""
-        for name, split in self.dataset.splits.items():
+        """Put training and validation rows on the device and set the state before the first step."""
+        for name, split in self.seen.items():
             self.session.load_data(name, split.arrays)
         config = self.config
         self.session.load_state(initial_state(self.spec, config.seed, config.precision, initial_scale(config)))
@@ -60,15 +73,16 @@ class Trainer:
 
         Raises UserError when the checkpoint belongs to another configuration or other data.
         """
-        if not self.folder.last.is_file():
-            if self.folder.has_history():
-                raise UserError(f"{self.folder.last}: is missing, but the run has finished epochs; "
+        folder = self.run_folder
+        if not folder.last.is_file():
+            if folder.has_history():
+                raise UserError(f"{folder.last}: is missing, but the run has finished epochs; "
                                 "put the file back or start a new run")
             return
-        checkpoint = load_checkpoint(self.folder.last)
+        checkpoint = load_checkpoint(folder.last)
         refuse_changes(self.config, checkpoint.config)
         if checkpoint.fingerprint != self.dataset.fingerprint:
-            raise UserError(f"{self.folder.last}: was made from other data (fingerprint {checkpoint.fingerprint[:12]}, "
+            raise UserError(f"{folder.last}: was made from other data (fingerprint {checkpoint.fingerprint[:12]}, "
                             f"now {self.dataset.fingerprint[:12]}); restore the data or start a new run")
         self.session.load_state(checkpoint.state)
         self.progress = Progress(**checkpoint.progress)
@@ -78,23 +92,35 @@ class Trainer:
 
         Raises RunFailed, naming epoch and step, when the loss stops being finite.
         """
+        folder = self.run_folder
+
+        def keep(row: Row) -> None:
+            folder.add_curves(row)
+            report(row)
+
         try:
-            self.folder.write_history(self.progress.history)
-            self.folder.restart_curves(self.progress.history)
-            while not self._finished():
-                row = self._epoch()
-                self.folder.add_curves(row)
-                report(row)
+            folder.write_history(self.progress.history)
+            folder.restart_curves(self.progress.history)
+            self.fit(keep)
         finally:
-            self.folder.close()
-        return self._test()
+            folder.close()
+        metrics = self._test(folder)
+        if self.timing["train_rows"]:  # a finished run that was resumed keeps what it measured
+            write_json(folder.path / "timing.json", self.timing)
+        return metrics
+
+    def fit(self, report: Report) -> Progress:
+        """Train until validation loss stops falling; `report` gets every epoch and may end it by raising."""
+        while not self._finished():
+            report(self._epoch())
+        return self.progress
 
     def _finished(self) -> bool:
         return self.progress.epoch >= (self.config.epochs or 0) or self.progress.stale >= self.config.patience
 
     def _epoch(self) -> Row:
         config, before = self.config, self.progress
-        epoch, train = before.epoch, self.dataset.splits["train"]
+        epoch, train = before.epoch, self.seen["train"]
         start = time.perf_counter()
         plan = make_plan(self.spec, config.seed, epoch, train.rows, config.batch_size, config.precision)
         result = self.session.train_epoch(plan)
@@ -104,7 +130,7 @@ class Trainer:
         if len(broken):
             step, steps = int(broken[0]), len(result.losses)
             self._fail(epoch, f"training loss of step {step + 1} of {steps} is {result.losses[step]}")
-        valid = self.dataset.splits["valid"]
+        valid = self.seen["valid"]
         valid_loss = mean_loss(self.session.predict("valid"), valid.arrays["label"])
         if not math.isfinite(valid_loss):
             self._fail(epoch, f"validation loss after step {len(result.losses)} is {valid_loss}")
@@ -114,12 +140,14 @@ class Trainer:
         progress = Progress(epoch + 1, before.best_loss, before.best_epoch, before.stale + 1, [*before.history, row])
         if improved:
             progress.best_loss, progress.best_epoch, progress.stale = valid_loss, epoch + 1, 0
-        state = self.session.state()
-        if improved:
-            self._save(self.folder.best, State(state.weights, step=state.step), progress)
-        self._save(self.folder.last, state, progress)  # last, so that a kill between the two repeats this epoch
+        if self.folder:
+            state = self.session.state()
+            if improved:
+                self._save(self.folder.best, State(state.weights, step=state.step), progress)
+            self._save(self.folder.last, state, progress)  # last, so that a kill between the two repeats this epoch
         self.progress = progress  # not before: an interrupt reports the epochs that are kept
-        self.folder.write_history(progress.history)
+        if self.folder:
+            self.folder.write_history(progress.history)
         return row
 
     def _save(self, path: Path, state: State, progress: Progress) -> None:
@@ -127,14 +155,16 @@ class Trainer:
                                          asdict(progress)))
 
     def _fail(self, epoch: int, what: str) -> None:
-        kept = f"the best model so far (epoch {self.progress.best_epoch}) is in {self.folder.best}"
-        if self.progress.best_epoch is None:
-            kept = "no epoch was finished before"
+        kept = "no epoch was finished before"
+        if self.progress.best_epoch is not None:
+            kept = f"the best model so far (epoch {self.progress.best_epoch})"
+            kept += f" is in {self.folder.best}" if self.folder else " was not kept"
         raise RunFailed(f"epoch {epoch + 1}: {what}, expected a finite number; {kept}; "
                         "lower learning_rate and factor_learning_rate")
 
-    def _test(self) -> dict[str, Any]:
-        best = load_checkpoint(self.folder.best)
+    def _test(self, folder: RunFolder) -> dict[str, Any]:
+        best = load_checkpoint(folder.best)
+        self.session.load_data("test", self.dataset.splits["test"].arrays)
         self.session.load_state(full_state(best, self.spec, self.config))
         metrics: dict[str, Any] = {
             "data": self.dataset.title, "synthetic": self.dataset.synthetic, "notes": list(self.dataset.notes),
@@ -146,9 +176,27 @@ class Trainer:
             output, label = self.session.predict(name), split.arrays["label"]
             metrics[name] = {"loss": mean_loss(output, label),
                              **evaluate(self.dataset.task, output, label, self.dataset.label_names)}
-            self.folder.write_predictions(name, output, label, self.dataset)
-        self.folder.write_metrics(metrics)
+            folder.write_predictions(name, output, label, self.dataset)
+        folder.write_metrics(metrics)
         return metrics
+
+
+def start_run(backend: str, config: Config, path: Path | None, resume: bool) -> Trainer:
+    """A trainer at the beginning of a run, or with `resume` after its last finished epoch.
+
+    `path` is its run folder; None makes a new one, once all else is known to work. Raises UserError.
+    """
+    dataset = load_dataset(config)
+    spec = build_spec(config, dataset.dims)
+    session = open_session(backend, spec, config)
+    path = path or new_run_folder(config, backend)
+    folder = RunFolder(path, config)
+    trainer = Trainer(session, spec, config, dataset, folder, backend)
+    trainer.load()
+    if resume:
+        trainer.resume()
+    folder.write_start(config, dataset, backend, spec.parameter_count)
+    return trainer
 
 
 def full_state(checkpoint: Checkpoint, spec: ModelSpec, config: Config) -> State:

@@ -4,13 +4,16 @@ The parent exchanges plain values and NumPy arrays with it and never imports a f
 """
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
+import shutil
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Mapping
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from core.backend import missing_reason, open_session
@@ -20,6 +23,15 @@ from core.models import InputDims, build_spec
 
 Listener = Callable[[Any], None]
 _parent: Connection | None = None  # set in a worker process
+
+
+class WorkerDied(RunFailed):
+    """A worker process ended in the middle of a call. `code`: its exit code, negative for a signal."""
+
+    def __init__(self, backend: str, call: str, code: int | None) -> None:
+        super().__init__(f"worker of {backend}: died with exit code {code} during {call!r}; "
+                         "run the same with --debug in one process")
+        self.code = code
 
 
 class Worker:
@@ -32,7 +44,8 @@ class Worker:
         self.backend = backend
         context = multiprocessing.get_context("spawn")
         self._connection, child = context.Pipe()
-        self._process = context.Process(target=_serve, args=(child, backend), daemon=True)
+        self._scratch = tempfile.TemporaryDirectory(prefix=f"lmf-{backend}-", ignore_cleanup_errors=True)
+        self._process = context.Process(target=_serve, args=(child, backend, self._scratch.name), daemon=True)
         self._process.start()
         child.close()  # so that a dead worker reads as the end of the pipe
 
@@ -46,7 +59,7 @@ class Worker:
         return self.call("run", function, *args, listener=listener)
 
     def call(self, *message: Any, listener: Listener | None = None) -> Any:
-        """Send a call, wait for the answer. Raises what the call raised, or RunFailed if the worker died."""
+        """Send a call, wait for the answer. Raises what the call raised, or WorkerDied."""
         try:
             self._connection.send(message)
             kind, answer = self._connection.recv()
@@ -56,8 +69,7 @@ class Worker:
                 kind, answer = self._connection.recv()
         except (EOFError, OSError) as error:
             self._process.join(5)
-            raise RunFailed(f"worker of {self.backend}: died with exit code {self._process.exitcode} during "
-                            f"{message[0]!r}; run the same with --debug in one process") from error
+            raise WorkerDied(self.backend, message[0], self._process.exitcode) from error
         if kind == "user":
             raise UserError(answer)
         if kind == "failed":
@@ -66,10 +78,17 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        if self._process.is_alive():
-            self._connection.send(("close",))
+        with contextlib.suppress(BrokenPipeError):  # it has just ended by itself
+            if self._process.is_alive():
+                self._connection.send(("close",))
         self._process.join(30)
+        self._process.kill()  # no effect on one that has ended
         self._connection.close()
+        self._scratch.cleanup()
+
+    def terminate(self) -> None:
+        """Kill the process, from any thread. A call that waits for its answer then raises WorkerDied."""
+        self._process.kill()
 
 
 class RemoteSession:
@@ -88,21 +107,30 @@ def tell(news: Any) -> None:
         _parent.send(("news", news))
 
 
-def _serve(connection: Connection, backend: str) -> None:
+def _serve(connection: Connection, backend: str, scratch: str) -> None:
     """The worker's loop. It runs in a scratch folder: MindSpore writes files where it stands."""
     global _parent
     _parent = connection
-    with tempfile.TemporaryDirectory(prefix=f"lmf-{backend}-") as scratch:
-        os.chdir(scratch)
-        sessions: dict[str, Any] = {}
-        while True:
-            try:
-                message = connection.recv()
-            except EOFError:  # the parent is gone
-                return
-            if message[0] == "close":
-                return
-            connection.send(_answer(backend, sessions, message))
+    os.chdir(scratch)
+    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
+    sessions: dict[str, Any] = {}
+    while True:
+        try:
+            message = connection.recv()
+        except EOFError:  # the parent is gone
+            return
+        if message[0] == "close":
+            return
+        connection.send(_answer(backend, sessions, message))
+
+
+def _end_with_parent(scratch: str) -> None:
+    """End this process when its parent has ended, however that came: nobody waits for the answer any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a worker
+    wait([parent.sentinel])
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(1)
 
 
 def _answer(backend: str, sessions: dict[str, Any], message: tuple[Any, ...]) -> tuple[str, Any]:
@@ -119,5 +147,7 @@ def _answer(backend: str, sessions: dict[str, Any], message: tuple[Any, ...]) ->
         return "ok", getattr(sessions[key], method)(*args)
     except UserError as error:
         return "user", str(error)
+    except RunFailed as error:
+        return "failed", str(error)
     except Exception:
         return "failed", f"worker of {backend}: {traceback.format_exc()}"

@@ -26,6 +26,10 @@ CASES: dict[str, dict[str, Any]] = {
     "audio video": {"dataset": "pom", "modalities": "audio,video", **WIDTHS},
     "text": {"dataset": "mosi", "modalities": "text", **WIDTHS, "rank": 1},
     "post fusion": {"dataset": "mosi", "apply_post_fusion_dropout": True, **WIDTHS},
+    "tfn": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 6, **WIDTHS},
+    "tfn linear": {"dataset": "pom", "model": "tfn", "post_fusion_dim": 0, **WIDTHS},
+    "tfn post fusion": {"dataset": "mosi", "model": "tfn", "post_fusion_dim": 4, "modalities": "audio,text",
+                        "apply_post_fusion_dropout": True, **WIDTHS},
 }
 SIZES = {"audio": 7, "video": 4, "text": 6, "steps": 5}
 ROWS = 21  # batches of 8 leave a ragged last one of 5

@@ -57,7 +57,7 @@ def test_another_run_is_told_apart(workers: dict[str, Worker], reference: Any, k
 
 
 CELLS = {
-    "mosi": ["--config", "configs/mosi.yaml"],
+    "mosi": ["--config", "configs/parity/mosi.yaml"],
     "pom": ["--config", "configs/pom/expertise.yaml", "--modalities", "audio,video"],
     "iemocap": ["--config", "configs/iemocap/angry.yaml", "--data", "synthetic"],
 }

@@ -30,7 +30,7 @@ from parity_tests.conftest import ROWS, Lab
 from parity_tests.divergences import Altered, fails
 from tests import (
     test_checkpoint,
-    test_config,
+    test_configs,
     test_data_unpickle,
     test_old_flags,
     test_oracle,
@@ -89,8 +89,8 @@ def test_grid_that_misses_its_own_best() -> None:
     """Draws with replacement repeat themselves. A published audio_hidden of 4 is a value like others here."""
     draws = np.random.default_rng(0).integers(0, 9_000_000, 20_000)
     assert len(np.unique(draws)) < len(draws)
-    happy = test_config.ROOT / "configs" / "iemocap" / "happy.yaml"
-    test_config.test_config_files_are_valid_and_name_their_command(happy)
+    happy = test_configs.FOLDER / "iemocap" / "happy.yaml"
+    test_configs.test_config_files_are_valid_and_name_their_command(happy)
     values, _ = read_values(make_parser("train", "").parse(["--config", str(happy)]))
     assert values["audio_hidden"] == 4
 

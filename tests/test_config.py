@@ -1,19 +1,15 @@
 """The schema, its two doors (file and flags) and the line that a mistake gets."""
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 from core.config import Config, make_config
 from core.errors import UserError
-from core.flags import make_parser, read_values, read_yaml
+from core.flags import make_parser, read_values
 from core.reference import configuration_page
 from tests.running import ROOT, Refuse, run
-
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def read(*flags: str) -> Config:
@@ -62,22 +58,6 @@ def test_every_key_has_a_flag_and_a_line_in_the_docs() -> None:
         assert f"| `{name}` |" in page
         assert field.description and field.description in page
     assert page == configuration_page(), "docs/configuration.md is out of date: make docs"
-
-
-def test_there_are_configs() -> None:
-    assert CONFIGS
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_config_files_are_valid_and_name_their_command(path: Path) -> None:
-    make_config(read_yaml(path))
-    header = path.read_text().splitlines()[0]
-    match = re.fullmatch(r"# python -m backends\.(torch|mindspore|paddle)\.train (.*)", header)
-    assert match, f"{path}: the first line isn't a command: {header!r}"
-    given = make_parser("train", "").parse(shlex.split(match[2]))
-    assert given["config"] == str(path.relative_to(ROOT))
-    values, origin = read_values({**given, "config": str(path)})
-    make_config(values, origin)
 
 
 FLAGS: list[tuple[list[str], tuple[str, ...]]] = [

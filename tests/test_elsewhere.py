@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from core.backend import BACKENDS
-from tests.conftest import Run
+from tests.conftest import Run, finished
 from tests.running import environment, needs, run
 from tests.test_infer import test_rows_of
 
@@ -40,6 +40,20 @@ for name, part in (("one", slice(0, 1)), ("five", slice(2, 7)), ("all", slice(No
 ENDINGS = {"torch": ".pt2", "mindspore": ".mindir", "paddle": ".json"}
 
 
+@pytest.fixture(scope="session")
+def tensor_fused(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """POM with the full outer product."""
+    return finished("pom", data, tmp_path_factory.mktemp("tensor_fused"), "--model", "tfn", "--post_fusion_dim", "6",
+                    "--epochs", "3", "--learning_rate", "0.02", "--factor_learning_rate", "0.02")
+
+
+@pytest.fixture
+def trained(request: pytest.FixtureRequest, model: str) -> Run:
+    """A finished run of `model`."""
+    run: Run = request.getfixturevalue({"lmf": "scored", "tfn": "tensor_fused"}[model])
+    return run
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_backend_evaluates_it_alike(scored: Run, tmp_path: Path, backend: str) -> None:
     needs(backend)
@@ -52,15 +66,16 @@ def test_every_backend_evaluates_it_alike(scored: Run, tmp_path: Path, backend: 
         assert found[name] == pytest.approx(value, rel=1e-4), name  # float32, labels around 4
 
 
+@pytest.mark.parametrize("model", ["lmf", "tfn"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_exported_program_predicts_alike_at_any_batch_size(scored: Run, tmp_path: Path, backend: str) -> None:
+def test_an_exported_program_predicts_alike_at_any_batch_size(trained: Run, tmp_path: Path, backend: str) -> None:
     needs(backend)
-    done = run(tmp_path, backend, "export", "--checkpoint", str(scored.folder), "--output", f"net{ENDINGS[backend]}")
+    done = run(tmp_path, backend, "export", "--checkpoint", str(trained.folder), "--output", f"net{ENDINGS[backend]}")
     assert done.stdout.startswith(f"wrote net{ENDINGS[backend]}")
     np.savez(tmp_path / "rows.npz", **test_rows_of("pom"))
     subprocess.run([sys.executable, "-c", LOADERS[backend] + CALL], cwd=tmp_path, check=True,
                    env=environment(tmp_path, {}), capture_output=True)
-    want = np.load(scored.folder / "predictions_test.npy")
+    want = np.load(trained.folder / "predictions_test.npy")
     for name, part in (("one", slice(0, 1)), ("five", slice(2, 7)), ("all", slice(None))):
         got = np.load(tmp_path / f"{name}.npy")
         assert got.shape == want[part].shape

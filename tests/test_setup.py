@@ -43,6 +43,15 @@ def test_every_package_is_found(setup: dict[str, Any]) -> None:
     assert not [name for name in found if "test" in name]
 
 
+def test_every_data_file_is_installed(setup: dict[str, Any]) -> None:
+    """A file beside the modules is part of the package only when it is declared."""
+    declared = {Path(*package.split(".")) / name for package, names in setup["package_data"].items() for name in names}
+    folders = [ROOT / Path(*package.split(".")) for package in setup["packages"]]
+    found = {path.relative_to(ROOT) for folder in folders for path in folder.iterdir()
+             if path.is_file() and path.suffix != ".py"}
+    assert found <= declared
+
+
 def test_every_dependency_is_pinned(setup: dict[str, Any]) -> None:
     lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
     pins = [line for line in lines if line]
@@ -54,7 +63,7 @@ def test_every_dependency_is_pinned(setup: dict[str, Any]) -> None:
 
 def test_extras_are_the_backends(setup: dict[str, Any]) -> None:
     extras = setup["extras_require"]
-    assert set(extras) == {*BACKENDS, "all", "dev"}
+    assert set(extras) == {*BACKENDS, "all", "postgres", "dev"}
     assert sorted(extras["all"]) == sorted(name for backend in BACKENDS for name in extras[backend])
     for framework in BACKENDS:
         assert not [name for name in setup["install_requires"] if framework in name], framework

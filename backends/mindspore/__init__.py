@@ -1,4 +1,4 @@
-"""LMF in MindSpore."""
+"""LMF and TFN in MindSpore."""
 from __future__ import annotations
 
 import os

@@ -9,7 +9,7 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from backends.mindspore.model import LMF
+from backends.mindspore.model import Network
 from backends.mindspore.state import read_weights
 from core.errors import UserError
 from core.files import atomic_path
@@ -24,24 +24,60 @@ class Inference(nn.Cell):
 
     def __init__(self, spec: ModelSpec, weights: dict[str, Array]) -> None:
         super().__init__()
-        subnets, factors = [], []
+        subnets = []
         for modality in spec.modalities:
             part = {name.removeprefix(f"{modality}_subnet."): value for name, value in weights.items()
                     if name.startswith(f"{modality}_subnet.")}
             subnets.append(TextInference(part) if modality == "text" else DenseInference(part))
+        self.subnets = nn.CellList(subnets)
+        self.fusion = FUSIONS[spec.model](spec, weights)
+
+    def construct(self, *inputs: Tensor) -> Tensor:
+        hidden = ()
+        for place, subnet in enumerate(self.subnets):
+            hidden = (*hidden, subnet(inputs[place]))  # (B, H)
+        return self.fusion(*hidden)
+
+
+class LMFInference(nn.Cell):
+    """Low-rank fusion: one (B, H) per modality -> (B, O)."""
+
+    def __init__(self, spec: ModelSpec, weights: dict[str, Array]) -> None:
+        super().__init__()
+        factors = []
+        for modality in spec.modalities:
             factor = weights[f"{modality}_factor"].transpose(1, 0, 2)  # (R, 1 + H, O) -> (1 + H, R, O)
             factors.append(named(f"{modality}_factor", factor.reshape(len(factor), -1)))
-        self.subnets, self.factors = nn.CellList(subnets), mindspore.ParameterTuple(factors)
+        self.factors = mindspore.ParameterTuple(factors)
         self.fusion_weights = named("fusion_weights", weights["fusion_weights"].reshape(1, -1, 1))  # (1, R, 1)
         self.fusion_bias = named("fusion_bias", weights["fusion_bias"])  # (1, O)
         self.shape = -1, spec.rank, spec.output_dim
 
-    def construct(self, *inputs: Tensor) -> Tensor:
+    def construct(self, *hidden: Tensor) -> Tensor:
         terms = 1.0
-        for place, subnet in enumerate(self.subnets):
-            h, factor = subnet(inputs[place]), self.factors[place]  # (B, H), (1 + H, R O)
+        for place, h in enumerate(hidden):
+            factor = self.factors[place]  # (1 + H, R O)
             terms = terms * (ops.matmul(h, factor[1:]) + factor[0])  # (B, R O)
         return (terms.reshape(self.shape) * self.fusion_weights).sum(1) + self.fusion_bias  # (B, R, O) -> (B, O)
+
+
+class TFNInference(nn.Cell):
+    """Tensor fusion: one (B, H) per modality -> (B, O)."""
+
+    def __init__(self, spec: ModelSpec, weights: dict[str, Array]) -> None:
+        super().__init__()
+        *inner, last = [name.removesuffix(".weight") for name in weights
+                        if name.startswith("post_fusion_layer_") and name.endswith(".weight")]
+        self.inner = nn.CellList([make_linear(weights, name) for name in inner])
+        self.last = make_linear(weights, last)
+
+    def construct(self, *hidden: Tensor) -> Tensor:
+        y = prepend_one(hidden[0])  # (B, 1 + H)
+        for h in hidden[1:]:
+            y = (y.expand_dims(2) * prepend_one(h).expand_dims(1)).flatten(start_dim=1)  # (B, P) -> (B, P (1 + H))
+        for linear in self.inner:
+            y = ops.relu(linear(y))  # (B, K)
+        return self.last(y)  # (B, O)
 
 
 class DenseInference(nn.Cell):
@@ -78,6 +114,14 @@ class TextInference(nn.Cell):
         return self.linear_1(last[0])
 
 
+FUSIONS = {"lmf": LMFInference, "tfn": TFNInference}
+
+
+def prepend_one(h: Tensor) -> Tensor:
+    """(B, H) -> (B, 1 + H), with a one in front, as an exported program can have it."""
+    return ops.concat((ops.ones_like(h[:, :1]), h), 1)
+
+
 def named(name: str, array: Array) -> Parameter:
     """A fixed parameter."""
     return Parameter(Tensor(np.ascontiguousarray(array)), name=name, requires_grad=False)
@@ -89,7 +133,7 @@ def make_linear(part: dict[str, Array], name: str) -> nn.Dense:
     return nn.Dense(weight.shape[1], weight.shape[0], Tensor(weight), Tensor(bias))
 
 
-def export_network(network: LMF, spec: ModelSpec, dtype: mindspore.dtype, path: Path, form: str) -> list[Path]:
+def export_network(network: Network, spec: ModelSpec, dtype: mindspore.dtype, path: Path, form: str) -> list[Path]:
     """Write `path` as a MindIR program (`mindir`) with a free batch size.
 
     Load it with `nn.GraphCell(mindspore.load(path))`. Raises UserError for another form, and for float64.

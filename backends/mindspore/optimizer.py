@@ -13,7 +13,7 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, ops
 
-from backends.mindspore.model import LMF, Gradients
+from backends.mindspore.model import Gradients, Network
 from backends.mindspore.precision import add, assign, assign_add, concat, constant, div, mul, sqrt, square, sub
 from backends.mindspore.state import Flat
 from core.config import Config
@@ -25,7 +25,7 @@ from core.state import State
 class Group:
     """One optimizer group: the network's flat tensor with its moments and its rate. The float32 kernel steps it."""
 
-    def __init__(self, network: LMF, spec: ModelSpec, name: str, rate: float, dtype: mindspore.dtype) -> None:
+    def __init__(self, network: Network, spec: ModelSpec, name: str, rate: float, dtype: mindspore.dtype) -> None:
         members = spec.group(name)
         self.flat, self.rate = network.flats[name], rate
         self.exp_avg, self.exp_avg_sq = Flat(members, dtype), Flat(members, dtype)
@@ -58,7 +58,7 @@ class Group64(Group):
 class GroupedAdam:
     """torch.optim.Adam on the groups `factors` and `others`, with state by parameter name."""
 
-    def __init__(self, network: LMF, spec: ModelSpec, config: Config, dtype: mindspore.dtype) -> None:
+    def __init__(self, network: Network, spec: ModelSpec, config: Config, dtype: mindspore.dtype) -> None:
         rates = {"factors": config.factor_learning_rate, "others": config.learning_rate}
         group = Group64 if config.precision == "float64" else Group
         self.groups = {name: group(network, spec, name, rate, dtype) for name, rate in rates.items()}
@@ -77,7 +77,7 @@ class GroupedAdam:
                 gradient = add(gradient, mul(group.flat.value, self.decay))
             group.step(gradient, constant(group.rate * root / first, self.dtype), eps)
 
-    def names(self, network: LMF) -> dict[str, list[str]]:
+    def names(self, network: Network) -> dict[str, list[str]]:
         """Parameter names per group, found by where each parameter's memory really lies."""
         found: dict[str, list[str]] = {name: [] for name in self.groups}
         for parameter, tensor in network.tensors.items():

@@ -23,6 +23,7 @@ add, sub, mul, div, square = ops.Add(), ops.Sub(), ops.Mul(), ops.RealDiv(), ops
 sqrt, exp, log, sigmoid, tanh, relu = ops.Sqrt(), ops.Exp(), ops.Log(), ops.Sigmoid(), ops.Tanh(), ops.ReLU()
 absolute, sign, bias_add, assign, assign_add = ops.Abs(), ops.Sign(), ops.BiasAdd(), ops.Assign(), ops.AssignAdd()
 matmul, matmul_t, t_matmul = ops.MatMul(), ops.MatMul(transpose_b=True), ops.MatMul(transpose_a=True)
+batch_matmul = ops.BatchMatMul()
 concat, concat_columns, split_gates = ops.Concat(0), ops.Concat(1), ops.Split(1, 4)
 row_max, row_sum = ops.ReduceMax(True), ops.ReduceSum(True)
 bias_grad, relu_grad = grad_ops.BiasAddGrad(), grad_ops.ReluGrad()
@@ -52,6 +53,12 @@ def constant(value: float, dtype: mindspore.dtype) -> Tensor:
 def zeros(shape: tuple[int, ...], dtype: mindspore.dtype) -> Tensor:
     """Zeros, made once per shape: nothing writes to them."""
     return Tensor(np.zeros(shape), dtype)
+
+
+@lru_cache
+def ones(shape: tuple[int, ...], dtype: mindspore.dtype) -> Tensor:
+    """Ones, in the same way."""
+    return Tensor(np.ones(shape), dtype)
 
 
 @lru_cache

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from backends.mindspore.deployment import export_network
-from backends.mindspore.model import LMF, Gradients
+from backends.mindspore.model import Gradients, make_network
 from backends.mindspore.optimizer import GroupedAdam
 from backends.mindspore.precision import Kernels, absolute, check_precision, make_kernels, sign, sub
 from backends.mindspore.state import read_weights, to_numpy, turn, turn_back, write_weights
@@ -64,7 +64,7 @@ class MindSporeSession:
         self.spec, self.config = spec, config
         self.kernels = make_kernels(config)
         self.dtype = self.kernels.dtype
-        self.network = LMF(spec, self.kernels)
+        self.network = make_network(spec, self.kernels)
         self.optimizer = GroupedAdam(self.network, spec, config, self.dtype)
         self.scaler = LossScaler(config)
         self.splits: dict[str, dict[str, Array]] = {}
@@ -128,7 +128,7 @@ class MindSporeSession:
             array = np.eye(self.spec.output_dim)[array]  # (N,) -> (N, C)
         if name == "text":
             array = array.transpose(1, 0, 2)  # (N, T, D) -> (T, N, D)
-        if name == "fusion":
+        if name == "fusion" and self.spec.model == "lmf":
             array = turn(name, array.reshape(len(array), self.spec.rank, -1))  # (N, R O) -> (N, O, R)
         return np.ascontiguousarray(array, self.config.precision)
 

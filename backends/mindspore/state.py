@@ -13,7 +13,7 @@ from core.models import ModelSpec, ParameterSpec
 from core.randomness import Array
 
 if TYPE_CHECKING:
-    from backends.mindspore.model import LMF
+    from backends.mindspore.model import Network
 
 FACTOR, FUSION = "_factor", "fusion"  # endings of the names whose layout differs from the neutral one
 
@@ -28,18 +28,19 @@ def turn(name: str, array: Array) -> Array:
     """`array` from the neutral layout of `name` to the one here.
 
     A factor (R, 1 + H, O) becomes (1 + H, O, R): its first row is then a bias, the rest a matrix, and the sum over
-    the rank one matrix product. The fused terms and their mask, (B, R, O), follow it: (B, O, R).
+    the rank one matrix product. LMF's fused terms and their mask, (B, R, O), follow it: (B, O, R). TFN's outer
+    product, (B, P), stays as it is.
     """
     if name.endswith(FACTOR):
         return np.ascontiguousarray(array.transpose(1, 2, 0))
-    return np.ascontiguousarray(array.swapaxes(1, 2)) if name == FUSION else array
+    return np.ascontiguousarray(array.swapaxes(1, 2)) if name == FUSION and array.ndim == 3 else array
 
 
 def turn_back(name: str, array: Array) -> Array:
     """The inverse of `turn`."""
     if name.endswith(FACTOR):
         return np.ascontiguousarray(array.transpose(2, 0, 1))
-    return np.ascontiguousarray(array.swapaxes(1, 2)) if name == FUSION else array
+    return np.ascontiguousarray(array.swapaxes(1, 2)) if name == FUSION and array.ndim == 3 else array
 
 
 class Flat:
@@ -77,7 +78,7 @@ def make_parameter(array: Array, dtype: mindspore.dtype) -> Parameter:
     return Parameter(Tensor(array, dtype), requires_grad=False)  # gradients are written by hand
 
 
-def read_weights(network: LMF, spec: ModelSpec) -> dict[str, Array]:
+def read_weights(network: Network, spec: ModelSpec) -> dict[str, Array]:
     """Neutral weights, copied."""
     arrays = {name: to_numpy(tensor) for name, tensor in network.statistics.items()}
     for flat in network.flats.values():
@@ -85,7 +86,7 @@ def read_weights(network: LMF, spec: ModelSpec) -> dict[str, Array]:
     return {p.name: arrays[p.name] for p in spec.parameters}
 
 
-def write_weights(network: LMF, spec: ModelSpec, weights: Mapping[str, Array]) -> None:
+def write_weights(network: Network, spec: ModelSpec, weights: Mapping[str, Array]) -> None:
     """Copy neutral weights into the network, in place."""
     for flat in network.flats.values():
         flat.write(weights)

@@ -1,4 +1,4 @@
-"""LMF in Paddle."""
+"""LMF and TFN in Paddle."""
 from __future__ import annotations
 
 import os

@@ -7,7 +7,7 @@ from pathlib import Path
 import paddle
 from paddle import Tensor, nn
 
-from backends.paddle.model import LMF
+from backends.paddle.model import Network
 from core.errors import UserError
 from core.files import atomic_path
 from core.models import ModelSpec
@@ -18,7 +18,7 @@ FORMS = ("json",)
 class Inference(nn.Layer):
     """The network with one input per modality, text as (B, T, D), returning (B, O). Saving flattens the list."""
 
-    def __init__(self, network: LMF, modalities: tuple[str, ...]) -> None:
+    def __init__(self, network: Network, modalities: tuple[str, ...]) -> None:
         super().__init__()
         self.network, self.modalities = network, modalities
 
@@ -30,7 +30,7 @@ class Inference(nn.Layer):
         return output
 
 
-def export_network(network: LMF, spec: ModelSpec, dtype: paddle.dtype, path: Path, form: str) -> list[Path]:
+def export_network(network: Network, spec: ModelSpec, dtype: paddle.dtype, path: Path, form: str) -> list[Path]:
     """Write `path` as a Paddle inference program (`json`) with a free batch size, its weights beside it.
 
     Load both with `paddle.jit.load(path without .json)` or paddle.inference. Raises UserError for another form.

@@ -1,4 +1,4 @@
-"""The network in Paddle: LMF (Liu & Shen et al., ACL 2018, equation 8), parameters under the original's names.
+"""The networks in Paddle: LMF (Liu & Shen et al., ACL 2018, equation 8) and TFN, under the originals' names.
 
 Layers own the parameters; the forward pass is functional, calls Paddle's kernels (`paddle._C_ops`) and looks
 each tensor up once, at construction, because at batch 16 the checks of `paddle.nn` cost as much as the arithmetic.
@@ -91,42 +91,104 @@ class TextSubNet(nn.Layer):
         return y
 
 
-class LMF(nn.Layer):
-    """Low-rank fusion of one to three modalities into (B, output_dim). Parameters take Paddle's default dtype."""
+class Network(nn.Layer):
+    """The subnets of the modalities; a subclass fuses what they give into (B, output_dim).
+
+    Parameters take Paddle's default dtype.
+    """
 
     def __init__(self, spec: ModelSpec, place: Place) -> None:
         super().__init__(dtype=paddle.get_default_dtype())
-        self.rank, self.output_dim, self.place = spec.rank, spec.output_dim, place
-        shapes = {p.name: p.shape for p in spec.parameters}
-        for modality in spec.modalities:
-            rank, width, out = shapes[f"{modality}_factor"]
-            self.add_parameter(f"{modality}_factor", self.create_parameter([width, rank * out]))  # (1 + H, R O)
-        self.fusion_weights = self.create_parameter(shapes["fusion_weights"])  # (1, R)
-        self.fusion_bias = self.create_parameter(shapes["fusion_bias"])  # (1, O)
+        self.place = place
+        self.shapes = {p.name: p.shape for p in spec.parameters}
         for modality in spec.modalities:
             name, width = f"{modality}_subnet", spec.dims.of(modality)
-            out = shapes[f"{name}.linear_1.weight"][0]
+            out = self.shapes[f"{name}.linear_1.weight"][0]
             self.add_sublayer(name, TextSubNet(name, width, spec.text_hidden, out, place) if modality == "text"
                               else DenseSubNet(name, width, out))
-        self.branches = tuple((m, getattr(self, f"{m}_subnet"), getattr(self, f"{m}_factor"))
-                              for m in spec.modalities)
+        self.subnets = tuple((m, getattr(self, f"{m}_subnet")) for m in spec.modalities)
 
     def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor], train: bool) -> tuple[Tensor, Layers]:
         """inputs: audio (B, A), video (B, V), text (T, B, D). Returns (B, O) and the named activations."""
         layers: Layers = {}
+        hidden = [subnet.forward(inputs[modality], masks.get(f"{modality}_subnet"), layers, train)  # (B, H)
+                  for modality, subnet in self.subnets]
+        output = layers["output"] = self.fuse(hidden, masks.get("fusion"), layers)
+        return output, layers
+
+    def fuse(self, hidden: list[Tensor], mask: Tensor | None, layers: Layers) -> Tensor:
+        """One (B, H) per modality -> (B, O)."""
+        raise NotImplementedError
+
+
+class LMF(Network):
+    """Low-rank fusion: per rank, the product of what each modality's factor makes of it."""
+
+    def __init__(self, spec: ModelSpec, place: Place) -> None:
+        super().__init__(spec, place)
+        self.rank, self.output_dim = spec.rank, spec.output_dim
+        for modality in spec.modalities:
+            rank, width, out = self.shapes[f"{modality}_factor"]
+            factor = self.create_parameter([width, rank * out])  # (1 + H, R O): one matrix product fuses all ranks
+            self.add_parameter(f"{modality}_factor", factor)
+        self.fusion_weights = self.create_parameter(self.shapes["fusion_weights"])  # (1, R)
+        self.fusion_bias = self.create_parameter(self.shapes["fusion_bias"])  # (1, O)
+        self.factors = tuple(getattr(self, f"{m}_factor") for m in spec.modalities)
+
+    def fuse(self, hidden: list[Tensor], mask: Tensor | None, layers: Layers) -> Tensor:
         terms: Tensor | None = None
         shape = [-1, self.rank, self.output_dim]
-        for modality, subnet, factor in self.branches:
-            h = subnet.forward(inputs[modality], masks.get(f"{modality}_subnet"), layers, train)  # (B, H)
-            # not the kernel `pad`: exported, it writes out of bounds when the batch size changes
-            ones = kernels.full_batch_size_like(h, [-1, 1], h.dtype, 1.0, 0, 0, self.place)  # (B, 1)
-            term = kernels.concat([ones, h], 1) @ factor  # (B, 1 + H) -> (B, R O)
+        for h, factor in zip(hidden, self.factors):  # noqa: B905  # Paddle's tracer knows no `strict`
+            term = with_one(h, self.place) @ factor  # (B, 1 + H) -> (B, R O)
             terms = term if terms is None else terms * term
         assert terms is not None  # the schema asks for at least one modality
         terms = layers["fusion"] = kernels.reshape(terms, shape)  # (B, R, O)
-        if "fusion" in masks:
-            terms = terms * kernels.reshape(masks["fusion"], shape)
+        if mask is not None:
+            terms = terms * kernels.reshape(mask, shape)
         weighted = kernels.reshape(self.fusion_weights, [-1, 1]) * terms  # (R, 1) * (B, R, O)
         output: Tensor = kernels.add(kernels.sum(weighted, [1], None, False), self.fusion_bias)  # (B, R, O) -> (B, O)
-        layers["output"] = output
-        return output, layers
+        return output
+
+
+class TFN(Network):
+    """Tensor fusion (Zadeh et al., EMNLP 2017): the outer product of all modalities, then linear layers with ReLU."""
+
+    def __init__(self, spec: ModelSpec, place: Place) -> None:
+        super().__init__(spec, place)
+        for key in ("post_fusion_layer_1", "post_fusion_layer_2", "post_fusion_layer_3"):
+            if f"{key}.weight" in self.shapes:
+                out, width = self.shapes[f"{key}.weight"]
+                self.add_sublayer(key, nn.Linear(width, out))
+        self.layers = tuple((key, layer.weight, layer.bias)
+                            for key, layer in self.named_children() if isinstance(layer, nn.Linear))
+
+    def fuse(self, hidden: list[Tensor], mask: Tensor | None, layers: Layers) -> Tensor:
+        outer = with_one(hidden[0], self.place)  # (B, 1 + H)
+        for h in hidden[1:]:
+            # a matrix product of column and row: the backward pass of a broadcast `*` takes twice the time
+            one = kernels.unsqueeze(with_one(h, self.place), [1])  # (B, 1, 1 + H)
+            outer = kernels.flatten(kernels.bmm(kernels.unsqueeze(outer, [2]), one), 1, 2)  # (B, P) -> (B, P (1 + H))
+        y = layers["fusion"] = outer
+        if mask is not None:
+            y = y * mask
+        *inner, (_, weight, bias) = self.layers
+        for name, inner_weight, inner_bias in inner:
+            y = layers[name] = kernels.relu(kernels.addmm(inner_bias, y, inner_weight, 1.0, 1.0))  # (B, K)
+        output: Tensor = kernels.addmm(bias, y, weight, 1.0, 1.0)  # (B, O)
+        return output
+
+
+def with_one(h: Tensor, place: Place) -> Tensor:
+    """(B, H) -> (B, 1 + H), with a one in front."""
+    # not the kernel `pad`: exported, it writes out of bounds when the batch size changes
+    ones = kernels.full_batch_size_like(h, [-1, 1], h.dtype, 1.0, 0, 0, place)  # (B, 1)
+    y: Tensor = kernels.concat([ones, h], 1)
+    return y
+
+
+NETWORKS = {"lmf": LMF, "tfn": TFN}
+
+
+def make_network(spec: ModelSpec, place: Place) -> Network:
+    """The network of `spec.model`."""
+    return NETWORKS[spec.model](spec, place)

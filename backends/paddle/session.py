@@ -11,7 +11,7 @@ import paddle
 from paddle import Tensor
 
 from backends.paddle.deployment import export_network
-from backends.paddle.model import LMF, Place, kernels
+from backends.paddle.model import Place, kernels, make_network
 from backends.paddle.optimizer import GroupedAdam
 from backends.paddle.precision import DTYPES, autocast, check_precision, unscale
 from backends.paddle.state import named_tensors, read, read_weights, to_numpy, write_weights
@@ -58,7 +58,7 @@ class PaddleSession:
     def __init__(self, spec: ModelSpec, config: Config, place: Place) -> None:
         self.spec, self.config, self.place = spec, config, place
         self.dtype = DTYPES[config.precision]
-        self.network = LMF(spec, place)
+        self.network = make_network(spec, place)
         self.optimizer = GroupedAdam(self.network, spec, config)
         self.scaler = LossScaler(config)
         self.splits: dict[str, dict[str, Tensor]] = {}

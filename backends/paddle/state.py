@@ -12,7 +12,8 @@ from core.models import ModelSpec, ParameterSpec
 from core.randomness import Array
 
 RENAMED = {"running_mean": "_mean", "running_var": "_variance"}  # last part of a name: neutral -> Paddle
-TRANSPOSED = ("linear_1.weight", "linear_2.weight", "linear_3.weight")  # (out, in) -> (in, out), by ending
+TRANSPOSED = ("linear_1.weight", "linear_2.weight", "linear_3.weight", "post_fusion_layer_1.weight",
+              "post_fusion_layer_2.weight", "post_fusion_layer_3.weight")  # (out, in) -> (in, out), by ending
 FLATTENED = ("_factor",)  # (R, 1 + H, O) -> (1 + H, R O), by ending
 
 

@@ -1,1 +1,1 @@
-"""LMF in PyTorch."""
+"""LMF and TFN in PyTorch."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from backends.torch.model import LMF
+from backends.torch.model import Network
 from core.errors import UserError
 from core.files import atomic_path
 from core.models import ModelSpec
@@ -17,7 +17,7 @@ FORMS = ("pt2",)
 class Inference(nn.Module):
     """The network with one positional input per modality, text as (B, T, D), returning (B, O)."""
 
-    def __init__(self, network: LMF, modalities: tuple[str, ...]) -> None:
+    def __init__(self, network: Network, modalities: tuple[str, ...]) -> None:
         super().__init__()
         self.network, self.modalities = network, modalities
 
@@ -29,7 +29,7 @@ class Inference(nn.Module):
         return output
 
 
-def export_network(network: LMF, spec: ModelSpec, dtype: torch.dtype, path: Path, form: str) -> list[Path]:
+def export_network(network: Network, spec: ModelSpec, dtype: torch.dtype, path: Path, form: str) -> list[Path]:
     """Write `path` as a torch.export program (`pt2`) with a free batch size.
 
     Load it with `torch.export.load(path).module()`. Raises UserError for another form.

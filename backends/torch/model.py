@@ -1,4 +1,4 @@
-"""The network in PyTorch: LMF (Liu & Shen et al., ACL 2018, equation 8), parameters under the original's names.
+"""The networks in PyTorch: LMF (Liu & Shen et al., ACL 2018, equation 8) and TFN, under the originals' names.
 
 Modules own the parameters; the forward pass is functional and looks each tensor up once, at construction,
 because at batch 16 attribute access and module calls cost as much as the arithmetic.
@@ -66,41 +66,92 @@ class TextSubNet(nn.Module):
         return y
 
 
-class LMF(nn.Module):
-    """Low-rank fusion of one to three modalities into (B, output_dim)."""
+class Network(nn.Module):
+    """The subnets of the modalities; a subclass fuses what they give into (B, output_dim)."""
 
-    def __init__(self, spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, spec: ModelSpec, place: Place) -> None:
         super().__init__()
-        self.rank, self.output_dim = spec.rank, spec.output_dim
-        place: Place = {"device": device, "dtype": dtype}
-        shapes = {p.name: p.shape for p in spec.parameters}
-        for modality in spec.modalities:
-            rank, width, out = shapes[f"{modality}_factor"]
-            factor = torch.empty(width, rank * out, **place)  # (1 + H, R O): one matrix product fuses all ranks
-            self.register_parameter(f"{modality}_factor", nn.Parameter(factor))
-        self.fusion_weights = nn.Parameter(torch.empty(shapes["fusion_weights"], **place))  # (1, R)
-        self.fusion_bias = nn.Parameter(torch.empty(shapes["fusion_bias"], **place))  # (1, O)
+        self.shapes = {p.name: p.shape for p in spec.parameters}
         for modality in spec.modalities:
             name, width = f"{modality}_subnet", spec.dims.of(modality)
-            out = shapes[f"{name}.linear_1.weight"][0]
+            out = self.shapes[f"{name}.linear_1.weight"][0]
             self.add_module(name, TextSubNet(name, width, spec.text_hidden, out, place) if modality == "text"
                             else DenseSubNet(name, width, out, place))
-        self.branches = tuple((m, self.get_submodule(f"{m}_subnet"), self.get_parameter(f"{m}_factor"))
-                              for m in spec.modalities)
+        self.subnets = tuple((m, self.get_submodule(f"{m}_subnet")) for m in spec.modalities)
 
     def forward(self, inputs: dict[str, Tensor], masks: dict[str, Tensor], train: bool) -> tuple[Tensor, Layers]:
         """inputs: audio (B, A), video (B, V), text (T, B, D). Returns (B, O) and the named activations."""
         layers: Layers = {}
+        hidden = [subnet.forward(inputs[modality], masks.get(f"{modality}_subnet"), layers, train)  # (B, H)
+                  for modality, subnet in self.subnets]
+        output = layers["output"] = self.fuse(hidden, masks.get("fusion"), layers)
+        return output, layers
+
+    def fuse(self, hidden: list[Tensor], mask: Tensor | None, layers: Layers) -> Tensor:
+        """One (B, H) per modality -> (B, O)."""
+        raise NotImplementedError
+
+
+class LMF(Network):
+    """Low-rank fusion: per rank, the product of what each modality's factor makes of it."""
+
+    def __init__(self, spec: ModelSpec, place: Place) -> None:
+        super().__init__(spec, place)
+        self.rank, self.output_dim = spec.rank, spec.output_dim
+        for modality in spec.modalities:
+            rank, width, out = self.shapes[f"{modality}_factor"]
+            factor = torch.empty(width, rank * out, **place)  # (1 + H, R O): one matrix product fuses all ranks
+            self.register_parameter(f"{modality}_factor", nn.Parameter(factor))
+        self.fusion_weights = nn.Parameter(torch.empty(self.shapes["fusion_weights"], **place))  # (1, R)
+        self.fusion_bias = nn.Parameter(torch.empty(self.shapes["fusion_bias"], **place))  # (1, O)
+        self.factors = tuple(self.get_parameter(f"{m}_factor") for m in spec.modalities)
+
+    def fuse(self, hidden: list[Tensor], mask: Tensor | None, layers: Layers) -> Tensor:
         terms: Tensor | None = None
-        for modality, subnet, factor in self.branches:
-            h = subnet.forward(inputs[modality], masks.get(f"{modality}_subnet"), layers, train)  # (B, H)
-            term = torch.cat((h.new_ones(h.shape[0], 1), h), 1) @ factor  # (B, 1 + H) -> (B, R O)
+        for h, factor in zip(hidden, self.factors, strict=True):
+            term = with_one(h) @ factor  # (B, 1 + H) -> (B, R O)
             terms = term if terms is None else terms * term
         assert terms is not None  # the schema asks for at least one modality
         layers["fusion"] = terms.view(-1, self.rank, self.output_dim)  # (B, R, O)
-        if "fusion" in masks:
-            terms = terms * masks["fusion"]
+        if mask is not None:
+            terms = terms * mask
         terms = terms.view(-1, self.rank, self.output_dim)  # (B, R, O)
-        output = (self.fusion_weights.view(-1, 1) * terms).sum(1) + self.fusion_bias  # (B, R, O) -> (B, O)
-        layers["output"] = output
-        return output, layers
+        return (self.fusion_weights.view(-1, 1) * terms).sum(1) + self.fusion_bias  # (B, R, O) -> (B, O)
+
+
+class TFN(Network):
+    """Tensor fusion (Zadeh et al., EMNLP 2017): the outer product of all modalities, then linear layers with ReLU."""
+
+    def __init__(self, spec: ModelSpec, place: Place) -> None:
+        super().__init__(spec, place)
+        for key in ("post_fusion_layer_1", "post_fusion_layer_2", "post_fusion_layer_3"):
+            if f"{key}.weight" in self.shapes:
+                out, width = self.shapes[f"{key}.weight"]
+                self.add_module(key, nn.Linear(width, out, **place))
+        self.layers = tuple((key, self.get_parameter(f"{key}.weight"), self.get_parameter(f"{key}.bias"))
+                            for key, module in self.named_children() if isinstance(module, nn.Linear))
+
+    def fuse(self, hidden: list[Tensor], mask: Tensor | None, layers: Layers) -> Tensor:
+        outer = with_one(hidden[0])  # (B, 1 + H)
+        for h in hidden[1:]:
+            outer = (outer.unsqueeze(2) * with_one(h).unsqueeze(1)).flatten(1)  # (B, P) -> (B, P (1 + H))
+        y = layers["fusion"] = outer
+        if mask is not None:
+            y = y * mask
+        *inner, (_, weight, bias) = self.layers
+        for name, inner_weight, inner_bias in inner:
+            y = layers[name] = torch.relu(F.linear(y, inner_weight, inner_bias))  # (B, K)
+        return F.linear(y, weight, bias)  # (B, O)
+
+
+def with_one(h: Tensor) -> Tensor:
+    """(B, H) -> (B, 1 + H), with a one in front."""
+    return torch.cat((h.new_ones(h.shape[0], 1), h), 1)
+
+
+NETWORKS = {"lmf": LMF, "tfn": TFN}
+
+
+def make_network(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Network:
+    """The network of `spec.model`."""
+    return NETWORKS[spec.model](spec, {"device": device, "dtype": dtype})

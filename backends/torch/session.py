@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backends.torch.deployment import export_network
-from backends.torch.model import LMF
+from backends.torch.model import make_network
 from backends.torch.optimizer import GroupedAdam
 from backends.torch.precision import DTYPES, autocast, check_precision, unscale
 from backends.torch.state import read, read_weights, to_numpy, write_weights
@@ -53,7 +53,7 @@ class TorchSession:
     def __init__(self, spec: ModelSpec, config: Config, device: torch.device) -> None:
         self.spec, self.config, self.device = spec, config, device
         self.dtype = DTYPES[config.precision]
-        self.network = LMF(spec, self.dtype, device)
+        self.network = make_network(spec, self.dtype, device)
         self.optimizer = GroupedAdam(self.network, spec, config)
         self.scaler = LossScaler(config)
         self.splits: dict[str, dict[str, Tensor]] = {}

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from core.models import ModelSpec, ParameterSpec
 from core.randomness import Array
 
+FLATTENED = ("_factor",)  # (R, 1 + H, O) -> (1 + H, R O), by ending
+
 
 def to_numpy(tensor: Tensor) -> Array:
     """A copy on the host."""
@@ -50,7 +52,7 @@ def write(parameter: ParameterSpec, tensor: Tensor, array: Array) -> None:
 
 def _turned(parameter: ParameterSpec, tensor: Tensor) -> Tensor:
     """`tensor`, in the network's layout, as a view in the neutral one."""
-    if parameter.group != "factors":
+    if not parameter.name.endswith(FLATTENED):
         return tensor
     rank, width, out = parameter.shape
     return tensor.view(width, rank, out).transpose(0, 1)  # (1 + H, R O) -> (R, 1 + H, O)

@@ -9,6 +9,7 @@ import numpy as np
 
 from core.config import Config
 from core.data.cleaning import sentences
+from core.data.provenance import caveats
 from core.data.published import PUBLISHED, label_names
 from core.data.readers import missing_modality
 from core.data.record import Dataset, Split, dims_of
@@ -53,7 +54,7 @@ def _published(config: Config) -> Dataset:
     cleaning: dict[str, dict[str, dict[str, int]]] = {
         split: {m: counts[m] for m in config.modalities} for split, counts in part["cleaning"].items()}
     digest = store.manifest["source"]["sha256"]
-    notes = sentences(cleaning)
+    notes = sentences(cleaning) + caveats(known.name, config.modalities, train)
     if digest != known.sha256:
         notes += (f"{source.name} is not the published file (sha256 {digest}, published {known.sha256})",)
     dims = dims_of(train)

@@ -1,0 +1,213 @@
+"""`python -m core.search`: hyperparameters by validation loss alone, over the original's grid, on one or many machines.
+
+Every worker process takes its next trial from the shared storage, so the same command on another machine, with the same
+--storage and --study, helps with the same search.
+"""
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from core.backend import BACKENDS
+from core.config import Config
+from core.console import console
+from core.data import Dataset, load_dataset
+from core.errors import RunFailed, UserError
+from core.files import write_text
+from core.flags import Parser, make_parser, read_values
+from core.guard import guarded
+from core.run_folder import versions
+from core.search_space import Space, search_space
+from core.search_worker import PRUNED_AFTER, PRUNED_FROM, STARTUP_TRIALS, Task, base_config, open_study, release_lost
+from core.selection import for_selection
+from core.worker import Worker
+
+PLANNED = ("seed", "run_id", "signature", "output_path", "model_path")  # a search has no runs to name
+PLACES = ("data_dir", "store_dir")  # absolute, because a worker stands elsewhere; not part of what was found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done. 2: a usage or data error. 1: interrupted, or no trial finished."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    return guarded(argv, lambda: search(_parser().parse(argv)))
+
+
+def _parser() -> Parser:
+    parser = make_parser("python -m core.search",
+                         "Search hyperparameters by validation loss (Optuna: TPE, median pruning). A key that is "
+                         "given, as a flag or in --config, stays fixed; the test split is never used.")
+    parser.add_argument("--backend", metavar="NAME", help=f"{', '.join(BACKENDS)} [torch]")
+    parser.add_argument("--trials", metavar="N", help="stop when the study has this many [200]")
+    parser.add_argument("--jobs", metavar="N", help="worker processes on this machine [1]")
+    parser.add_argument("--storage", metavar="PLACE",
+                        help="journal file, or Optuna storage URL for many machines [search/STUDY.journal]")
+    parser.add_argument("--study", metavar="NAME", help="name of the study [made of data, modalities and model]")
+    parser.add_argument("--search_seed", metavar="N",
+                        help="seed of the sampler; a trial trains with it + its number [0]")
+    parser.add_argument("--found", metavar="FILE", help="write the best setting there, as YAML [search/STUDY.yaml]")
+    return parser
+
+
+def search(given: Mapping[str, Any]) -> None:
+    """Run or continue a study, print its best trials, write the best one as a configuration."""
+    jobs, task = _number(given, "jobs", 1), _task(given)
+    config = base_config(task)
+    space = search_space(config, task.fixed)
+    if not space:
+        raise UserError("every key of the search space is fixed; leave at least one of its flags out")
+    dataset = for_selection(load_dataset(config))
+    study = open_study(task)
+    _refuse_other(study, task, space, dataset)
+    lost = release_lost(study)
+    console.print(f"study {task.study} in {task.storage}: {len(study.trials)} trials so far, "
+                  f"{len(space)} keys searched, {dataset.title}" + (f"; {lost} lost ones given up" if lost else ""))
+    _run_workers(task, jobs, len(study.trials))
+    found = Path(given.get("found", f"search/{task.study}.yaml"))
+    trials = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: trial.value or 0.0)
+    if not trials:
+        raise RunFailed(f"study {task.study}: no trial finished; lower the learning rates or look at --debug")
+    _print_best(trials[:10], space, dataset)
+    write_text(found, found_file(study, task, trials[0], dataset, found))
+    console.print(f"best setting: {found}")
+
+
+def _number(given: Mapping[str, Any], name: str, default: int, least: int = 1) -> int:
+    text = str(given.get(name, default))
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"--{name} {text}: expected a whole number of at least {least}")
+    return int(text)
+
+
+def _task(given: Mapping[str, Any]) -> Task:
+    """What the workers need, checked."""
+    values, origin = read_values(given)
+    for key in PLANNED:
+        if key in values:
+            raise UserError(f"{key} = {values[key]!r} (from {origin[key]}): a search sets it itself; leave it out"
+                            + ("; --search_seed seeds the search" if key == "seed" else ""))
+    for key in PLACES:
+        if values.get(key):
+            values[key] = str(Path(values[key]).absolute())
+    backend = given.get("backend", "torch")
+    if backend not in BACKENDS:
+        raise UserError(f"--backend {backend}: expected one of {', '.join(BACKENDS)}")
+    task = Task(backend, "", "", {"data_dir": str(Path("data").absolute()), **values}, _number(given, "trials", 200),
+                _number(given, "search_seed", 0, 0))
+    config = base_config(task)
+    parts = [config.dataset, config.emotion, "synthetic" if config.data == "synthetic" else None,
+             "_".join(config.modalities), config.model]
+    name = given.get("study", "-".join(part for part in parts if part))
+    storage = given.get("storage", f"search/{name}.journal")
+    storage = storage if "://" in storage else str(Path(storage).absolute())
+    return Task(backend, storage, name, task.fixed, task.trials, task.seed)
+
+
+def _refuse_other(study: optuna.Study, task: Task, space: Space, dataset: Dataset) -> None:
+    """A study compares what was trained alike: refuse other data, other fixed keys or another space."""
+    now = {"data": dataset.fingerprint, "space": space,
+           "fixed": {key: value for key, value in base_config(task).identity().items() if key not in space}}
+    now = json.loads(json.dumps(now))  # as the storage gives it back
+    for key, value in now.items():
+        before = study.user_attrs.get(key, value)
+        if before != value:
+            changed = [name for name in {**before, **value} if before.get(name) != value.get(name)] \
+                if isinstance(value, dict) else [key]
+            raise UserError(f"study {task.study} in {task.storage}: was begun with another {key} "
+                            f"({', '.join(changed)}); use the old values or another --study")
+        study.set_user_attr(key, value)
+
+
+def _run_workers(task: Task, jobs: int, before: int) -> None:
+    """Start the worker processes and show what they tell; raises what one of them raised."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())
+    lock, best = threading.Lock(), float("inf")
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("trials", total=task.trials, completed=min(before, task.trials))
+
+        def hear(news: tuple[Any, ...]) -> None:
+            nonlocal best
+            if news[0] != "trial":
+                return
+            _, number, state, value = news
+            with lock:
+                if value is not None and value < best:
+                    best = value
+                    progress.update(bar, description=f"best validation loss {best:.5f}")
+                shown = "" if value is None else f"  valid {value:.5f}"
+                progress.console.print(f"trial {number:4d}  {state.lower()}{shown}")
+                progress.advance(bar)
+
+        workers = [Worker(task.backend) for _ in range(jobs)]
+        try:
+            with ThreadPoolExecutor(jobs) as pool:
+                running = [pool.submit(worker.run, "core.search_worker:work", task, number, listener=hear)
+                           for number, worker in enumerate(workers)]
+                for future in running:
+                    future.result()
+        except KeyboardInterrupt:
+            raise RunFailed(f"interrupted; finished trials are kept in {task.storage}; the same command goes on"
+                            ) from None
+        finally:
+            for worker in workers:
+                worker.close()
+
+
+def _print_best(trials: Sequence[FrozenTrial], space: Space, dataset: Dataset) -> None:
+    table = Table(title=f"best trials by validation loss, {dataset.title}", title_justify="left")
+    for name in ("trial", "valid loss", "epoch", *space):
+        table.add_column(name, justify="right")
+    for trial in trials:
+        table.add_row(str(trial.number), f"{trial.value:.5f}", str(trial.user_attrs["best_epoch"]),
+                      *(str(trial.params[key]) for key in space))
+    console.print(table)
+    for note in dataset.notes:
+        console.print(f"note: {note}")
+
+
+def found_file(study: optuna.Study, task: Task, best: FrozenTrial, dataset: Dataset, path: Path) -> str:
+    """The best setting as YAML, with how it was found above it."""
+    given = {key: value for key, value in base_config(task).model_dump(mode="json").items()
+             if key in task.fixed and key not in PLACES}
+    states = Counter(trial.state.name.lower() for trial in study.trials)
+    known = versions(task.backend)
+    lines = [
+        f"python -m backends.{task.backend}.train --config {path}",
+        f"Found by: {search_command(task, given)}",
+        f"Trial {best.number} of {len(study.trials)} ({', '.join(f'{n} {s}' for s, n in sorted(states.items()))}), "
+        f"run seed {best.user_attrs['seed']}, chosen by validation loss {best.value:.5f} (epoch "
+        f"{best.user_attrs['best_epoch']}).",
+        f"TPE after {STARTUP_TRIALS} random trials; median pruning from epoch {PRUNED_FROM} and {PRUNED_AFTER} trials "
+        "on. The test split was not read.",
+        f"Data: {dataset.title}, {', '.join(f'{name} {split.rows}' for name, split in dataset.splits.items())} rows, "
+        f"fingerprint {dataset.fingerprint[:12]}.",
+        *(f"Note: {note}." for note in dataset.notes),
+        f"Optuna {optuna.__version__}, {', '.join(f'{name} {version}' for name, version in known.items())}.",
+    ]
+    keys = {**given, **best.params}
+    keys = {key: ",".join(value) if isinstance(value, list) else value for key, value in keys.items()}
+    ordered = {key: keys[key] for key in Config.model_fields if key in keys}
+    return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(ordered, sort_keys=False)
+
+
+def search_command(task: Task, given: Mapping[str, Any]) -> str:
+    """The command that makes this search."""
+    flags = [f"--{key} {','.join(value) if isinstance(value, list) else value}" for key, value in given.items()]
+    return " ".join(["python -m core.search", *flags, f"--backend {task.backend} --trials {task.trials}",
+                     f"--search_seed {task.seed} --data_dir DIR"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""`python -m core.search`: what it tries, what it may see, many workers on one storage, and what it leaves."""
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from core.config import make_config
+from core.flags import read_yaml
+from core.search import main
+from core.search_space import search_space
+from core.search_worker import PRUNED_AFTER, PRUNED_FROM, Task, enough, open_study, release_lost, work
+from tests.running import content_of, environment, needs, only_error, write_pickle
+from tests.test_trainer import Scripted
+
+FAST = ("--dataset", "mosi", "--epochs", "2", "--text_hidden", "5", "--batch_size", "12", "--modalities", "audio,text")
+DROPOUTS, RATES = [0.0, 0.1, 0.15, 0.2, 0.3, 0.5], [0.0003, 0.0005, 0.001, 0.003]
+
+
+def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "core.search", *flags], cwd=folder, env=environment(folder, {}),
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def search(folder: Path, *flags: str, code: int = 0) -> str:
+    process = start(folder, *flags)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+    return out if code == 0 else err
+
+
+def study_of(storage: Path | str, name: str) -> optuna.Study:
+    return open_study(Task("torch", str(storage), name, {}, 0, 0))
+
+
+def test_the_space_is_the_originals() -> None:
+    assert search_space(make_config({"dataset": "mosi"}), {}) == {
+        "audio_hidden": [4, 8, 16], "video_hidden": [4, 8, 16], "text_hidden": [64, 128, 256],
+        "audio_dropout": DROPOUTS, "video_dropout": DROPOUTS, "text_dropout": DROPOUTS, "rank": [1, 4, 8, 16],
+        "factor_learning_rate": RATES, "learning_rate": RATES, "weight_decay": [0.0, 0.001, 0.002, 0.01],
+        "batch_size": [4, 8, 16, 32, 64, 128]}
+    assert search_space(make_config({"dataset": "iemocap"}), {})["audio_hidden"] == [8, 16, 32]
+
+
+def test_keys_without_a_use_are_not_searched() -> None:
+    tfn = search_space(make_config({"dataset": "mosi", "model": "tfn", "modalities": "audio,text"}), {"batch_size": 4})
+    assert set(tfn) == {"audio_hidden", "text_hidden", "audio_dropout", "text_dropout", "factor_learning_rate",
+                        "learning_rate", "weight_decay"}
+
+
+def test_a_setting_worse_than_the_median_is_pruned(tmp_path: Path) -> None:
+    study = study_of(tmp_path / "p.journal", "p")
+    for _ in range(PRUNED_AFTER):
+        trial = study.ask()
+        for epoch in range(1, 12):
+            trial.report(1.0, epoch)
+        study.tell(trial, 1.0)
+    bad, good = study.ask(), study.ask()
+    for epoch in range(1, PRUNED_FROM):
+        bad.report(2.0, epoch)
+        assert not bad.should_prune(), f"epoch {epoch}"
+    bad.report(2.0, PRUNED_FROM + 1)
+    good.report(0.5, PRUNED_FROM + 1)
+    assert bad.should_prune() and not good.should_prune()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path, str]:
+    """Six trials by two worker processes on one journal."""
+    needs("torch")
+    folder = tmp_path_factory.mktemp("search")
+    return folder, search(folder, *FAST, "--data_dir", str(data), "--trials", "6", "--jobs", "2", "--study", "s",
+                          "--search_seed", "40")
+
+
+def test_two_workers_share_one_journal(finished: tuple[Path, str]) -> None:
+    folder, out = finished
+    trials = study_of(folder / "search/s.journal", "s").trials
+    assert len(trials) in (6, 7), "each worker stops when the study has enough; two may overshoot by one"
+    assert len({trial.user_attrs["pid"] for trial in trials}) == 2
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert [trial.user_attrs["seed"] for trial in trials] == [40 + trial.number for trial in trials]
+    assert len({str(trial.params) for trial in trials}) == len(trials), "workers drew different settings"
+    assert set(trials[0].params) == {"audio_hidden", "audio_dropout", "text_dropout", "rank", "factor_learning_rate",
+                                     "learning_rate", "weight_decay"}
+    assert all(len(trial.intermediate_values) == 2 for trial in trials if trial.state == TrialState.COMPLETE)
+    assert "best setting: search/s.yaml" in out
+
+
+def test_the_found_file_is_a_config_that_says_how_it_was_found(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    path = folder / "search/s.yaml"
+    best = min(study_of(folder / "search/s.journal", "s").trials, key=lambda trial: trial.value or 99.0)
+    values = read_yaml(path)
+    assert make_config(values).rank == best.params["rank"]
+    assert {key: values[key] for key in best.params} == best.params
+    assert values["text_hidden"] == 5 and values["epochs"] == 2 and values["modalities"] == "audio,text"
+    text = path.read_text()
+    for words in (f"# Trial {best.number} of ", f"run seed {40 + best.number}", f"{best.value:.5f}", "was not read",
+                  "--trials 6", "--search_seed 40", "train 24, valid 10 rows", "is not the published file"):
+        assert words in text, words
+
+
+def test_a_found_trial_can_be_run_again(finished: tuple[Path, str], data: Path, tmp_path: Path) -> None:
+    """The value that chose the setting is the validation loss of an ordinary training run with the trial's seed."""
+    folder, _ = finished
+    best = min(study_of(folder / "search/s.journal", "s").trials, key=lambda trial: trial.value or 99.0)
+    subprocess.run([sys.executable, "-m", "backends.torch.train", "--config", str(folder / "search/s.yaml"), "--seed",
+                    str(best.user_attrs["seed"]), "--data_dir", str(data), "--output_path", str(tmp_path)],
+                   cwd=tmp_path, env=environment(tmp_path, {}), check=True, capture_output=True)
+    history = (tmp_path / "mosi-torch-1/history.jsonl").read_text().splitlines()
+    losses = [float(line.split('"valid_loss": ')[1].split(",")[0]) for line in history]
+    assert min(losses) == best.value
+
+
+def test_a_finished_study_runs_nothing_more(finished: tuple[Path, str], data: Path, tmp_path: Path) -> None:
+    folder, _ = finished
+    shutil.copytree(folder / "search", tmp_path / "search")
+    before = len(study_of(tmp_path / "search/s.journal", "s").trials)
+    search(tmp_path, *FAST, "--data_dir", str(data), "--trials", "6", "--study", "s", "--search_seed", "40")
+    assert len(study_of(tmp_path / "search/s.journal", "s").trials) == before
+
+
+def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
+    """Two searches whose data differ in the test rows alone are the same search, to the last digit."""
+    needs("torch")
+    results = []
+    for name in ("one", "other"):
+        content = content_of("mosi")
+        if name == "other":
+            content[b"test"] = {key: value[::-1] * -7 + 1 for key, value in content[b"test"].items()}
+            content[b"test"][b"label"] = np.clip(content[b"test"][b"label"], -3, 3)
+        folder = write_pickle(tmp_path / name, "mosi", content).parent
+        search(tmp_path / name, *FAST, "--data_dir", str(folder), "--trials", "3", "--study", name)
+        trials = study_of(folder / f"search/{name}.journal", name).trials
+        results.append([(trial.params, trial.value, trial.intermediate_values) for trial in trials])
+    assert results[0] == results[1]
+
+
+def test_a_killed_search_goes_on(tmp_path: Path, data: Path) -> None:
+    """Kill all processes in the midst of a trial; the same command finishes the study, and the lost trial is named."""
+    needs("torch")
+    flags = (*FAST, "--data_dir", str(data), "--trials", "4", "--study", "k", "--epochs", "40", "--patience", "40")
+    process = start(tmp_path, *flags)
+    journal = tmp_path / "search/k.journal"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (journal.is_file() and '"intermediate_value"' in journal.read_text()):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    time.sleep(0.3)
+    before = len(study_of(journal, "k").trials)
+    assert 1 <= before < 4
+    out = search(tmp_path, *flags)
+    trials = study_of(journal, "k").trials
+    states = [trial.state for trial in trials]
+    assert "1 lost ones given up" in out
+    assert states.count(TrialState.FAIL) == 1 and not trials[states.index(TrialState.FAIL)].user_attrs.get("error")
+    assert states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) == 4
+
+
+def test_only_dead_processes_lose_their_trials(tmp_path: Path) -> None:
+    study = study_of(tmp_path / "l.journal", "l")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for pid, host in ((os.getpid(), os.uname().nodename), (dead.pid, os.uname().nodename), (dead.pid, "elsewhere")):
+        trial = study.ask()
+        trial.set_user_attr("pid", pid)
+        trial.set_user_attr("host", host)
+    assert release_lost(study) == 1
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.FAIL, TrialState.RUNNING]
+    assert not enough(Task("torch", "", "l", {}, 1, 0), study), "a lost trial isn't one of those asked for"
+
+
+def test_a_diverged_trial_counts_and_doesnt_stop_the_rest(tmp_path: Path, data: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss of NaN in every trial: each is marked as failed and says why, and the search comes to its end."""
+    broken = Scripted([1.0], broken=(0, 1, float("nan")))
+    monkeypatch.setattr("core.search_worker.open_session", lambda *arguments: broken)
+    fixed = {"dataset": "mosi", "data_dir": str(data), "modalities": "audio", "epochs": 1}
+    task = Task("torch", str(tmp_path / "d.journal"), "d", fixed, 3, 0)
+    work(task, 0)
+    trials = study_of(tmp_path / "d.journal", "d").trials
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 3
+    assert all("training loss of step 2 of 3 is nan" in trial.user_attrs["error"] for trial in trials)
+
+
+REFUSED: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    (("--dataset", "mosi", "--trials", "0"), ("--trials 0", "at least 1")),
+    (("--dataset", "mosi", "--jobs", "two"), ("--jobs two", "whole number")),
+    (("--dataset", "mosi", "--seed", "3"), ("seed = '3'", "--search_seed")),
+    (("--dataset", "mosi", "--backend", "jax"), ("--backend jax", "torch, mindspore, paddle")),
+    (("--dataset", "mosi", "--rank", "0"), ("rank = '0'",)),
+    (("--dataset", "mosi", "--storage", "nosuch://x/y"), ("--storage nosuch://x/y", "can't be opened")),
+    (("--dataset", "mosi", "--storage", "postgresql+psycopg2://127.0.0.1:1/x"), ("can't be opened", "127.0.0.1")),
+]
+
+
+@pytest.mark.parametrize(("flags", "words"), REFUSED, ids=lambda value: " ".join(value)[:30])
+def test_mistakes_are_one_line(flags: tuple[str, ...], words: tuple[str, ...], data: Path, tmp_path: Path,
+                               capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*flags, "--data_dir", str(data)]) == 2
+    only_error(capsys.readouterr().err, *words)
+
+
+def test_another_search_under_the_same_name_is_refused(finished: tuple[Path, str], data: Path, tmp_path: Path) -> None:
+    folder, _ = finished
+    shutil.copytree(folder / "search", tmp_path / "search")
+    base = [*FAST, "--data_dir", str(data), "--trials", "6", "--study", "s", "--search_seed", "40"]
+    only_error(search(tmp_path, *base, "--patience", "3", code=2), "another fixed", "patience")
+    only_error(search(tmp_path, *base, "--rank", "4", code=2), "another space", "rank")
+    other = write_pickle(tmp_path / "data", "mosi", content_of("mosi", seed=5)).parent
+    only_error(search(tmp_path, *base, "--data_dir", str(other), code=2), "another data")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server on loopback that lives as long as these tests."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed; install it with: apt-get install postgresql")
+    pytest.importorskip("psycopg2", reason="psycopg2 is not installed; install it with: pip install '.[postgres]'")
+    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # initdb refuses to run as root
+    folder = Path(subprocess.run([*as_user, "mktemp", "-d"], check=True, capture_output=True, text=True).stdout.strip())
+    tools, cluster, port = found[-1].parent, folder / "cluster", 55432 + os.getpid() % 5000
+
+    def call(*command: Any) -> None:
+        done = subprocess.run([*as_user, *map(str, command)], capture_output=True, text=True, cwd="/")
+        assert done.returncode == 0, done.stderr
+
+    call(tools / "initdb", "-D", cluster, "-A", "trust", "-U", "search")
+    call(tools / "pg_ctl", "-D", cluster, "-w", "-l", folder / "log", "-o",
+         f"-p {port} -k {folder} -c listen_addresses=127.0.0.1", "start")
+    try:
+        call(tools / "createdb", "-h", "127.0.0.1", "-p", port, "-U", "search", "search")
+        yield f"postgresql+psycopg2://search@127.0.0.1:{port}/search"
+    finally:
+        call(tools / "pg_ctl", "-D", cluster, "-m", "immediate", "stop")
+        call("rm", "-r", folder)
+
+
+def test_machines_share_a_database(database: str, data: Path, tmp_path: Path) -> None:
+    """Two commands, as on two machines, with one PostgreSQL study: each does part of the trials."""
+    needs("torch")
+    flags = (*FAST, "--data_dir", str(data), "--trials", "6", "--study", "db", "--storage", database)
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    running = [start(folder, *flags) for folder in folders]
+    outs = [process.communicate(timeout=200) for process in running]
+    assert [process.returncode for process in running] == [0, 0], outs
+    trials = study_of(database, "db").trials
+    assert len(trials) in (6, 7) and len({trial.user_attrs["pid"] for trial in trials}) == 2
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    best = min(trials, key=lambda trial: trial.value or 99.0)
+    for folder in folders:
+        assert read_yaml(folder / "search/db.yaml")["rank"] == best.params["rank"]
