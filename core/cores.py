@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -47,3 +49,17 @@ def _pinned(count: int) -> Counter[int]:
             for core in allowed:
                 held[core] += 1 / len(allowed)  # type: ignore[assignment]  # a Counter adds fractions as well
     return held
+
+
+def slices(cores: Sequence[int], jobs: int, threads: int) -> list[list[int]]:
+    """`threads` cores for each of `jobs` slots, none of them shared; empty when there are too few."""
+    if jobs * threads > len(cores):
+        return []
+    return [list(cores[slot * threads:(slot + 1) * threads]) for slot in range(jobs)]
+
+
+def settle_thread(cores: Sequence[int]) -> None:
+    """For a thread that starts workers: they inherit its `cores`, and that Ctrl-C is not for them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if cores:
+        os.sched_setaffinity(0, cores)  # 0 is this thread alone

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from core.backend import BACKENDS
+from core.backend import BACKENDS, limit_threads
 from core.config import Config
 from core.console import console
+from core.cores import quietest_cores, settle_thread, slices
 from core.data import Dataset, load_dataset
 from core.errors import RunFailed, UserError
 from core.files import write_text
@@ -150,19 +152,31 @@ def _run_workers(task: Task, jobs: int, before: int) -> None:
                 progress.console.print(f"trial {number:4d}  {state.lower()}{shown}")
                 progress.advance(bar)
 
-        workers = [Worker(task.backend) for _ in range(jobs)]
-        try:
-            with ThreadPoolExecutor(jobs) as pool:
-                running = [pool.submit(worker.run, "core.search_worker:work", task, number, listener=hear)
-                           for number, worker in enumerate(workers)]
+        workers: list[Worker] = []
+        cores = slices(quietest_cores(), jobs, base_config(task).threads)
+        limit_threads(base_config(task).threads)  # workers read it when they import NumPy
+        resource_tracker.ensure_running()  # its first start would unblock SIGINT in a worker's thread
+
+        def help_out(number: int) -> None:
+            settle_thread(cores[number] if cores else ())
+            worker = Worker(task.backend)
+            workers.append(worker)
+            try:
+                worker.run("core.search_worker:work", task, number, listener=hear)
+            finally:
+                worker.close()
+
+        with ThreadPoolExecutor(jobs) as pool:
+            running = [pool.submit(help_out, number) for number in range(jobs)]
+            try:
                 for future in running:
                     future.result()
-        except KeyboardInterrupt:
-            raise RunFailed(f"interrupted; finished trials are kept in {task.storage}; the same command goes on"
-                            ) from None
-        finally:
-            for worker in workers:
-                worker.close()
+            except KeyboardInterrupt:
+                raise RunFailed(f"interrupted; finished trials are kept in {task.storage}; the same command goes on"
+                                ) from None
+            finally:  # nothing to kill when all is well; else the others would search on
+                for worker in workers:
+                    worker.terminate()
 
 
 def _print_best(trials: Sequence[FrozenTrial], space: Space, dataset: Dataset) -> None:

@@ -28,6 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
     "post fusion": {"dataset": "mosi", "apply_post_fusion_dropout": True, **WIDTHS},
     "tfn": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 6, **WIDTHS},
     "tfn linear": {"dataset": "pom", "model": "tfn", "post_fusion_dim": 0, **WIDTHS},
+    "tfn audio": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 4, "modalities": "audio", **WIDTHS},
     "tfn post fusion": {"dataset": "mosi", "model": "tfn", "post_fusion_dim": 4, "modalities": "audio,text",
                         "apply_post_fusion_dropout": True, **WIDTHS},
 }

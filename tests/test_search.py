@@ -170,6 +170,21 @@ def test_a_killed_search_goes_on(tmp_path: Path, data: Path) -> None:
     assert states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) == 4
 
 
+def test_ctrl_c_ends_all_processes_and_keeps_the_trials(tmp_path: Path, data: Path) -> None:
+    needs("torch")
+    flags = (*FAST, "--data_dir", str(data), "--trials", "200", "--jobs", "2", "--study", "c", "--epochs", "40")
+    process = start(tmp_path, *flags)
+    journal = tmp_path / "search/c.journal"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (journal.is_file() and '"intermediate_value"' in journal.read_text()):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    only_error(err, "interrupted", "the same command goes on")
+    assert release_lost(study_of(journal, "c")) >= 1, "no worker is left"
+
+
 def test_only_dead_processes_lose_their_trials(tmp_path: Path) -> None:
     study = study_of(tmp_path / "l.journal", "l")
     dead = subprocess.Popen([sys.executable, "-c", ""])
