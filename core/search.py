@@ -80,7 +80,7 @@ def search(given: Mapping[str, Any]) -> None:
     trials = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: trial.value or 0.0)
     if not trials:
         raise RunFailed(f"study {task.study}: no trial finished; lower the learning rates or look at --debug")
-    _print_best(trials[:10], space, dataset)
+    _print_best(trials[:5], space, dataset)
     write_text(found, found_file(study, task, trials[0], dataset, found))
     console.print(f"best setting: {found}")
 
@@ -180,12 +180,14 @@ def _run_workers(task: Task, jobs: int, before: int) -> None:
 
 
 def _print_best(trials: Sequence[FrozenTrial], space: Space, dataset: Dataset) -> None:
+    """The best trials beside each other, a row per key: so many keys fit no line."""
     table = Table(title=f"best trials by validation loss, {dataset.title}", title_justify="left")
-    for name in ("trial", "valid loss", "epoch", *space):
-        table.add_column(name, justify="right")
-    for trial in trials:
-        table.add_row(str(trial.number), f"{trial.value:.5f}", str(trial.user_attrs["best_epoch"]),
-                      *(str(trial.params[key]) for key in space))
+    for name in ("trial", *(str(trial.number) for trial in trials)):
+        table.add_column(name, justify="left" if name == "trial" else "right")
+    table.add_row("validation loss", *(f"{trial.value:.5f}" for trial in trials))
+    table.add_row("best epoch", *(str(trial.user_attrs["best_epoch"]) for trial in trials), end_section=True)
+    for key in space:
+        table.add_row(key, *(f"{trial.params[key]:g}" for trial in trials))
     console.print(table)
     for note in dataset.notes:
         console.print(f"note: {note}")

@@ -13,7 +13,8 @@ from core.randomness import Array
 class Gap:
     """How far a tensor is from the expected one.
 
-    max_abs: largest absolute difference; relative: that over the expected tensor's largest magnitude;
+    max_abs: largest absolute difference; relative: that over the expected tensor's largest magnitude, or over
+    `size` where it was given;
     ulp: that in units of the last place of the expected element; cosine: of the flattened tensors.
     `problem` is set where no number can say it: other shape, or values that aren't finite.
     """
@@ -38,7 +39,7 @@ class Gap:
             f"largest {self.relative:.3e} (allowed {tolerance:.1e}), {self.ulp:.0f} ULP, cosine {self.cosine:.12f}")
 
 
-def gap(got: Array, want: Array) -> Gap:
+def gap(got: Array, want: Array, size: float | None = None) -> Gap:
     """Compare one tensor, in float64."""
     got, want = np.asarray(got), np.asarray(want)
     if got.shape != want.shape:
@@ -51,7 +52,7 @@ def gap(got: Array, want: Array) -> Gap:
     if a.size == 0 or off.max() == 0:
         return Gap()
     where = tuple(int(i) for i in np.unravel_index(off.argmax(), off.shape))
-    largest = float(np.abs(b).max())
+    largest = float(np.abs(b).max()) if size is None else size
     precise = np.float32 if got.dtype == np.float32 else np.float64
     place = float(np.spacing(precise(max(abs(b[where]), np.finfo(precise).tiny))))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))

@@ -76,10 +76,24 @@ def subject(backend: str, session: Any, spec: ModelSpec, config: Config, state: 
     return Subject(backend, session, spec, config, state, arrays)
 
 
-def _gaps(got: Tensors, want: Tensors) -> dict[str, Gap]:
+def _gaps(got: Tensors, want: Tensors, *, sizes: Mapping[str, float | None] | None = None) -> dict[str, Gap]:
     """A gap per tensor; a name that only one side has is a difference."""
-    gaps = {name: gap(got[name], value) if name in got else Gap(problem="is missing") for name, value in want.items()}
+    gaps = {name: gap(got[name], value, (sizes or {}).get(name)) if name in got else Gap(problem="is missing")
+            for name, value in want.items()}
     return {**gaps, **{name: Gap(problem="is unexpected") for name in got if name not in want}}
+
+
+def gradient_sizes(tensors: Tensors) -> dict[str, float | None]:
+    """By what the gap of a gradient is measured: its own largest element (None), or the largest of all tensors.
+
+    A gradient that is zero but for rounding, because its terms cancel, has no size of its own: TFN's second bias on a
+    batch with as many positive as negative errors, when every unit is on for all rows or for none.
+    """
+    largest = {name: float(np.abs(value).max()) for name, value in tensors.items()}
+    whole = max(largest.values())
+    rounding = {name: 100 * whole * (2.0**-23 if value.dtype == np.float32 else 2.0**-52)
+                for name, value in tensors.items()}
+    return {name: whole if largest[name] <= rounding[name] else None for name in tensors}
 
 
 def sets(one: Subject, reference: Subject) -> dict[str, Gap]:
@@ -111,7 +125,8 @@ def loss(one: Subject, reference: Subject) -> dict[str, Gap]:
 
 def gradients(one: Subject, reference: Subject) -> dict[str, Gap]:
     """The gradient of every parameter."""
-    return _gaps(*(s.session.gradients(s.batch())[1] for s in (one, reference)))
+    got, want = (s.session.gradients(s.batch())[1] for s in (one, reference))
+    return _gaps(got, want, sizes=gradient_sizes(want))
 
 
 def train_mode(one: Subject, reference: Subject) -> dict[str, Gap]:
@@ -129,11 +144,15 @@ def adam(one: Subject, reference: Subject) -> dict[str, Gap]:
     after = [_after_one_step(s) for s in (one, reference)]
     got, want = ({f"{kind} {p.name}" if kind != "weights" else p.name: getattr(state, kind)[p.name]
                   for kind in ("weights", "exp_avg", "exp_avg_sq") for p in one.spec.trainable} for state in after)
+    sizes: dict[str, float | None] = {}
+    for kind in ("exp_avg", "exp_avg_sq"):
+        sizes.update(gradient_sizes({f"{kind} {p.name}": want[f"{kind} {p.name}"] for p in one.spec.trainable}))
     for p in one.spec.trainable:
         gradient = np.abs(want[f"exp_avg {p.name}"]) / (1 - ADAM_BETAS[0])
         rounding = 100 * np.finfo(gradient.dtype).eps * gradient.max()
-        got[p.name] = np.where(gradient > max(rounding, 100 * ADAM_EPS), got[p.name], want[p.name])
-    return _gaps(got, want)
+        sure = (gradient > max(rounding, 100 * ADAM_EPS)) & (sizes[f"exp_avg {p.name}"] is None)
+        got[p.name] = np.where(sure, got[p.name], want[p.name])
+    return _gaps(got, want, sizes=sizes)
 
 
 def statistics(one: Subject, reference: Subject) -> dict[str, Gap]:

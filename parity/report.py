@@ -1,28 +1,24 @@
 """The comparison as one self-contained HTML file: figures are inline SVG, nothing is fetched."""
 from __future__ import annotations
 
-import io
 import math
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from matplotlib import pyplot
 
 from core.config import Config
+from core.figures import COLOURS, inline_svg
 from core.files import write_text
 from parity.compare import Gap
 from parity.ladder import Rung
 from parity.runs import FACTOR, Record, Verdict, pair_floor, printed, relative
 
 Runs = tuple[list[Record], list[Record], list[Verdict]]
-COLOURS = {"torch": "#d1495b", "mindspore": "#2f6690", "paddle": "#3a7d44"}
 
 
 def write_report(path: Path, title: str, config: Config, machine: Mapping[str, Mapping[str, str]],
@@ -74,13 +70,6 @@ def _run_section(runs: Runs) -> dict[str, Any]:
     }
 
 
-def _svg(figure: Any) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", bbox_inches="tight")
-    pyplot.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg"):]
-
-
 def _curves(records: Sequence[Record]) -> str:
     """Training and validation loss of every backend, one above the other."""
     figure, axes = pyplot.subplots(figsize=(8, 3.6))
@@ -91,7 +80,7 @@ def _curves(records: Sequence[Record]) -> str:
         axes.plot(epochs, record.train, linestyle="--", label=f"{record.backend} training", **style)
     axes.set(xlabel="epoch", ylabel="loss per row")
     axes.legend(fontsize=8)
-    return _svg(figure)
+    return inline_svg(figure)
 
 
 def _drift(records: Sequence[Record], nudges: Sequence[Record], unit: str) -> str:
@@ -113,4 +102,4 @@ def _drift(records: Sequence[Record], nudges: Sequence[Record], unit: str) -> st
                  title={"train": "training loss", "valid": "validation loss", "steps": "loss of each step"}[key])
     panels[0][0].set_ylabel(f"relative difference from {records[0].backend}")
     panels[0][-1].legend(fontsize=8)
-    return _svg(figure)
+    return inline_svg(figure)

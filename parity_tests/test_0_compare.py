@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from core.randomness import Array
-from parity.compare import first_difference
+from parity.compare import first_difference, gap
+from parity.ladder import gradient_sizes
 
 WANT = {"a": np.arange(1.0, 10.0).reshape(3, 3), "b": np.linspace(-1, 1, 12)}
 
@@ -53,3 +54,14 @@ def test_the_message_names_the_tensor_and_the_size() -> None:
     assert message is not None
     assert message.startswith("a: max abs 1.000e-06 at (1, 2)")
     assert "ULP" in message and "cosine" in message
+
+
+def test_a_gradient_that_cancels_is_measured_beside_the_others() -> None:
+    """Zero here and 5.6e-17 there is rounding beside a gradient of 16; 1e-6 there is not."""
+    want = {"weight": np.array([16.0, -3.0]), "small": np.array([1e-8, 2e-8]), "cancelled": np.array([0.0, 1e-16])}
+    sizes = gradient_sizes(want)
+    assert sizes == {"weight": None, "small": None, "cancelled": 16.0}
+    assert gap(np.array([5.6e-17, 0.0]), want["cancelled"]).exceeds(1e-12), "by its own size it would be a difference"
+    assert not gap(np.array([5.6e-17, 0.0]), want["cancelled"], sizes["cancelled"]).exceeds(1e-12)
+    assert gap(np.array([1e-6, 0.0]), want["cancelled"], sizes["cancelled"]).exceeds(1e-12)
+    assert gap(want["small"] * (1 + 1e-9), want["small"], sizes["small"]).exceeds(1e-12), "small ones stay strict"

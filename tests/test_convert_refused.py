@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from core.convert import convert
+from core.convert.__main__ import main
 from core.errors import UserError
 from core.randomness import Array
 from tests.data_samples import one_line
@@ -31,6 +32,7 @@ from tests.published_files import (
     torch_legacy,
     torch_zip,
 )
+from tests.running import only_error
 
 LINEAR = Global("torch.nn.modules.linear", "Linear")
 FLOATS = Global("torch", "FloatStorage")
@@ -232,3 +234,10 @@ def test_a_size_that_is_only_mentioned_costs_no_memory(tmp_path: Path) -> None:
     huge = Reference(("storage", FLOATS, "0", "cpu", 2**45, None))
     raw = torch_legacy({"a": huge}, {}).replace(pickled([]), pickled(["0"])) + struct.pack("<q", 2**45)
     refused(tmp_path, raw, "not a readable PyTorch legacy file", f"announced with {2**45}")
+
+
+def test_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "tfn.safetensors"
+    assert main(["--input", str(tmp_path / "happy.pkl"), "--output", str(target), "--model", "tfn"]) == 2
+    only_error(capsys.readouterr().err, "model = 'tfn' (from --model)", "leave it out")
+    assert not target.exists()
