@@ -37,8 +37,8 @@ def _run(argv: Sequence[str]) -> None:
         raise UserError(f"--output {target}: suffix {target.suffix!r}, expected .safetensors")
     values, origin = read_values(given)
     if values.get("model", "lmf") != "lmf":
-        raise UserError(f"model = {values['model']!r} (from {origin['model']}): no checkpoint of another model than lmf "
-                        "was published; leave it out")
+        raise UserError(f"model = {values['model']!r} (from {origin['model']}): only checkpoints of lmf were published; "
+                        "leave it out")
     checkpoint = convert(source, values, origin)
     save_checkpoint(target, checkpoint)
     _report(checkpoint, source, target, set(values))
