@@ -37,7 +37,7 @@ def _run(argv: Sequence[str]) -> None:
         raise UserError(f"--output {target}: suffix {target.suffix!r}, expected .safetensors")
     values, origin = read_values(given)
     if values.get("model", "lmf") != "lmf":
-        raise UserError(f"model = {values['model']!r} (from {origin['model']}): only checkpoints of lmf were published; "
+        raise UserError(f"model = {values['model']!r} (from {origin['model']}): only lmf's were published; "
                         "leave it out")
     checkpoint = convert(source, values, origin)
     save_checkpoint(target, checkpoint)
