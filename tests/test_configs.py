@@ -13,6 +13,7 @@ from core.config import Config, make_config
 from core.data.published import POM_TRAITS
 from core.flags import read_values, read_yaml
 from core.run_folder import base_name
+from core.search_space import search_space
 from tests.running import ROOT
 
 FOLDER = ROOT / "configs"
@@ -123,6 +124,22 @@ def test_a_cell_holds_the_published_digits(name: str) -> None:
     header = " ".join(line.removeprefix("# ") for line in header_of(FOLDER / name)[1:])
     for words in WORDS[folder]:
         assert words in header, f"{name}: the header does not say {words!r}"
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "mosi").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_found_cell_says_how_it_was_found(path: Path) -> None:
+    """MOSI's published setting is lost: these are of the searched space, whole, and their headers tell the search."""
+    loaded = read_yaml(path)
+    config = make_config(loaded)
+    assert path.stem == "_".join(config.modalities), "the plan finds a file by its modalities"
+    space = search_space(config, {"dataset": "mosi", "modalities": "", "data_dir": ""})
+    assert set(loaded) == {"dataset", "modalities", *space}
+    for key, choices in space.items():
+        assert loaded[key] in choices, f"{path}: {key} = {loaded[key]!r} was never searched"
+    header = " ".join(line.removeprefix("# ") for line in header_of(path))
+    for words in ("python -m core.search --dataset mosi", "--trials 200", "validation loss",
+                  "The test split was not read", "fingerprint", "not the published mosi.pkl"):
+        assert words in header, f"{path}: the header does not say {words!r}"
 
 
 def test_sentiment_is_no_trait() -> None:
