@@ -1,57 +1,89 @@
-"""What a benchmark worker runs: epochs of the real session and its floor, in turn."""
+"""What a benchmark worker runs: epochs of real sessions on random data and, in turn, their framework's floor."""
 from __future__ import annotations
 
 import cProfile
 import pstats
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from benchmarks.floors import FLOORS
 from core.backend import Session, open_session
-from core.config import make_config
+from core.config import Config, make_config
 from core.models import InputDims, ModelSpec, build_spec
 from core.plan import make_plan
 from core.state import initial_state
 
-ready: dict[str, tuple[Session, ModelSpec, Any, Any]] = {}
+
+@dataclass(frozen=True)
+class Cell:
+    """An open session with what it was made of."""
+
+    session: Session
+    spec: ModelSpec
+    config: Config
 
 
-def prepare(backend: str, cell: str, values: dict[str, Any], dims: InputDims, rows: int) -> None:
-    """Open the session of a cell on random data, and the floor; run both once to warm up."""
-    config = make_config(values)
-    spec = build_spec(config, dims)
+cells: dict[str, Cell] = {}
+floors: dict[str, Callable[[], object]] = {}
+
+
+def open_cell(backend: str, cell: str, spec: ModelSpec, config: Config, rows: int) -> Session:
+    """Open the session of `cell` on random numbers: `rows` rows to train on, and a batch of them to predict."""
     session = open_session(backend, spec, config)
     draw = np.random.default_rng(0)
-    arrays = {m: draw.normal(size=(rows, *dims.row_shape(m))).astype("float32") for m in spec.modalities}
+    arrays = {m: draw.normal(size=(rows, *spec.dims.row_shape(m))).astype("float32") for m in spec.modalities}
     arrays["label"] = (draw.integers(0, 2, rows) if spec.task == "classification"
                        else draw.uniform(-1, 1, (rows, spec.output_dim)).astype("float32"))
     session.load_data("train", arrays)
+    session.load_data("test", {name: array[:config.batch_size] for name, array in arrays.items()})
     session.load_state(initial_state(spec, 0, config.precision))
-    floor = FLOORS[backend](config.batch_size, config.text_hidden)
-    ready[cell] = session, spec, config, floor
+    cells[cell] = Cell(session, spec, config)
+    return session
+
+
+def train(cell: str, rows: int, epoch: int) -> float:
+    """Seconds of one training epoch over `rows` rows, plan included."""
+    session, spec, config = cells[cell].session, cells[cell].spec, cells[cell].config
+    start = time.perf_counter()
+    session.train_epoch(make_plan(spec, 0, epoch, rows, config.batch_size, config.precision))
+    return time.perf_counter() - start
+
+
+def predict(cell: str, times: int) -> float:
+    """Seconds of predicting one batch, `times` times."""
+    session = cells[cell].session
+    start = time.perf_counter()
+    for _ in range(times):
+        session.predict("test")
+    return time.perf_counter() - start
+
+
+def prepare(backend: str, cell: str, values: dict[str, Any], dims: InputDims, rows: int) -> None:
+    """Open the session of a cell and the floor; run both once to warm up."""
+    config = make_config(values)
+    open_cell(backend, cell, build_spec(config, dims), config, rows)
+    floors[cell] = FLOORS[backend](config.batch_size, config.text_hidden)
     measure(cell, min(rows, 4 * config.batch_size), 0)
 
 
 def measure(cell: str, rows: int, epoch: int) -> tuple[float, float]:
     """Seconds of one training epoch, plan included, and of as many floors as it has steps."""
-    session, spec, config, floor = ready[cell]
+    seconds = train(cell, rows, epoch)
     start = time.perf_counter()
-    plan = make_plan(spec, 0, epoch, rows, config.batch_size, config.precision)
-    session.train_epoch(plan)
-    middle = time.perf_counter()
-    for _ in plan.bounds:
-        floor()
-    return middle - start, time.perf_counter() - middle
+    for _ in range(0, rows, cells[cell].config.batch_size):
+        floors[cell]()
+    return seconds, time.perf_counter() - start
 
 
 def profile(cell: str, rows: int) -> list[tuple[str, int, float]]:
     """The functions in which an epoch spends its own time: name, calls, share. Seen from Python."""
-    session, spec, config, _ = ready[cell]
     profiler = cProfile.Profile()
     profiler.enable()
-    session.train_epoch(make_plan(spec, 0, 0, rows, config.batch_size, config.precision))
+    train(cell, rows, 0)
     profiler.disable()
     stats: Any = pstats.Stats(profiler)
     total = stats.total_tt

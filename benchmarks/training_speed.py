@@ -8,18 +8,19 @@ published shapes.
 """
 from __future__ import annotations
 
-import argparse
 import statistics
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from core.backend import BACKENDS, missing_reason
+from benchmarks.rounds import choose_backends, interleave, make_parser, open_workers, ratios
 from core.files import write_json
+from core.guard import guarded
 from core.models import InputDims
-from core.worker import Worker
 
 SHAPES = {  # rows and widths of the published data
     "iemocap": (2717, InputDims(74, 35, 300, 20)), "pom": (600, InputDims(43, 43, 300, 20)),
@@ -36,42 +37,37 @@ CELLS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backends", default=",".join(BACKENDS))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--profile", action="store_true", help="also print where an epoch spends its time")
-    options = parser.parse_args()
-    backends = [name for name in options.backends.split(",") if not missing_reason(name)]
-    workers = {name: Worker(name) for name in backends}
-    times: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for cell, values in CELLS.items():
-        rows, dims = SHAPES[values["dataset"]]
-        for name, worker in workers.items():
-            worker.run("benchmarks.measure:prepare", name, cell, {**values, "threads": options.threads}, dims, rows)
-    for epoch in range(options.rounds):
+    parser = make_parser("benchmarks.training_speed", __doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
+    parser.add_argument("--profile", action="store_const", const=True, help="also print where an epoch spends its time")
+    given = parser.parse(sys.argv[1:])
+    rounds, threads = given.get("rounds", 7), given.get("threads", 1)
+    with open_workers(choose_backends(given)) as workers:
+        jobs = {}
         for cell, values in CELLS.items():
+            rows, dims = SHAPES[values["dataset"]]
             for name, worker in workers.items():
-                seconds = worker.run("benchmarks.measure:measure", cell, SHAPES[values["dataset"]][0], epoch)
-                times.setdefault((cell, name), []).append(seconds)
-    results = [summary(cell, name, SHAPES[CELLS[cell]["dataset"]][0], pairs) for (cell, name), pairs in times.items()]
-    show(results, options.rounds, options.threads)
-    if options.profile:
-        for cell, values in CELLS.items():
-            for name, worker in workers.items():
-                show_profile(cell, name, worker.run("benchmarks.measure:profile", cell, SHAPES[values["dataset"]][0]))
-    if options.json:
-        write_json(options.json, results)
-    for worker in workers.values():
-        worker.close()
+                worker.run("benchmarks.measure:prepare", name, cell, {**values, "threads": threads}, dims, rows)
+                jobs[cell, name] = partial(worker.run, "benchmarks.measure:measure", cell, rows)
+        times = interleave(jobs, rounds, "training")
+        results = [summary(cell, name, SHAPES[CELLS[cell]["dataset"]][0], pairs)
+                   for (cell, name), pairs in times.items()]
+        show(results, rounds, threads)
+        if "profile" in given:
+            for cell, values in CELLS.items():
+                for name, worker in workers.items():
+                    rows = SHAPES[values["dataset"]][0]
+                    show_profile(cell, name, worker.run("benchmarks.measure:profile", cell, rows))
+    if "json" in given:
+        write_json(given["json"], results)
 
 
 def summary(cell: str, backend: str, rows: int, pairs: list[tuple[float, float]]) -> dict[str, Any]:
     """Medians over the rounds of one cell and backend."""
-    ratios = sorted(train / floor for train, floor in pairs)
-    return {"cell": cell, "backend": backend, "samples_per_second": rows / statistics.median(t for t, _ in pairs),
-            "ratio_to_lstm": statistics.median(ratios), "lowest": ratios[0], "highest": ratios[-1]}
+    trained, floors = zip(*pairs, strict=True)
+    ratio = ratios(trained, floors)
+    return {"cell": cell, "backend": backend, "samples_per_second": rows / statistics.median(trained),
+            "ratio_to_lstm": ratio.median, "lowest": ratio.lowest, "highest": ratio.highest}
 
 
 def show(results: list[dict[str, Any]], rounds: int, threads: int) -> None:
@@ -93,4 +89,4 @@ def show_profile(cell: str, backend: str, lines: list[tuple[str, int, float]]) -
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(sys.argv[1:], main))
