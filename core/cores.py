@@ -4,8 +4,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -35,9 +35,9 @@ def _idle_seconds() -> dict[int, float]:
             if line[0].startswith("cpu") and line[0] != "cpu"}
 
 
-def _pinned(count: int) -> Counter[int]:
+def _pinned(count: int) -> Mapping[int, float]:
     """How many other programs are held on each core; one held on two of them is a half on each."""
-    held: Counter[int] = Counter()
+    held: dict[int, float] = defaultdict(float)
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if folder.name == str(os.getpid()) or not (folder / "cmdline").read_bytes():  # kernel threads have none
@@ -47,7 +47,7 @@ def _pinned(count: int) -> Counter[int]:
             continue
         if len(allowed) < count:
             for core in allowed:
-                held[core] += 1 / len(allowed)  # type: ignore[assignment]  # a Counter adds fractions as well
+                held[core] += 1 / len(allowed)
     return held
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,19 +50,26 @@ def make_parser(prog: str, description: str) -> Parser:
                     formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110))
     parser.add_argument("--config", metavar="FILE", help="YAML file of keys; flags win over it, wherever they stand")
     parser.add_argument("--debug", action="store_const", const=True, help="show the traceback of an error")
-    keys = parser.add_argument_group("configuration")
-    for name, field in Config.model_fields.items():
-        text = f"{field.description} [{shown_default(field.default)}]".replace("%", "%%")
-        if field.annotation is bool:
-            keys.add_argument(f"--{name}", nargs="?", const="true", metavar="BOOL", help=text)
-        else:
-            keys.add_argument(f"--{name}", metavar=name.upper(), help=text)
+    add_keys(parser, "configuration")
     old = parser.add_argument_group("flags of the published ports")
     for name, key in SPELLINGS.items():
         old.add_argument(f"--{name}", dest=f"old_{name}", metavar=key.upper(), help=f"same as --{key}")
     for name, text in OLD_HELP.items():
         old.add_argument(f"--{name}", dest=f"old_{name}", nargs="?", const="true", help=text)
     return parser
+
+
+def add_keys(parser: Parser, title: str, without: Collection[str] = ()) -> None:
+    """A flag per key of the schema, but for those in `without`, as a group of its own."""
+    keys = parser.add_argument_group(title)
+    for name, field in Config.model_fields.items():
+        if name in without:
+            continue
+        text = f"{field.description} [{shown_default(field.default)}]".replace("%", "%%")
+        if field.annotation is bool:
+            keys.add_argument(f"--{name}", nargs="?", const="true", metavar="BOOL", help=text)
+        else:
+            keys.add_argument(f"--{name}", metavar=name.upper(), help=text)
 
 
 def shown_default(value: Any) -> str:

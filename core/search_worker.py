@@ -102,14 +102,18 @@ def release_lost(study: optuna.Study) -> int:
 
 
 def alive(pid: int) -> bool:
-    """Whether this machine has a process of that number."""
+    """Whether this machine has a running process of that number; one that has ended and waits for its parent hasn't."""
     try:
         os.kill(pid, 0)  # signal 0 only asks
     except ProcessLookupError:
         return False
     except PermissionError:  # someone else's
         return True
-    return True
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")  # Linux: `number (name) state ...`
+    except OSError:  # another system, whose signal 0 has to do
+        return True
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def work(task: Task, worker: int) -> None:

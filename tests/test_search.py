@@ -151,17 +151,22 @@ def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
 def test_a_killed_search_goes_on(tmp_path: Path, data: Path) -> None:
     """Kill all processes in the midst of a trial; the same command finishes the study, and the lost trial is named."""
     needs("torch")
-    flags = (*FAST, "--data_dir", str(data), "--trials", "4", "--study", "k", "--epochs", "40", "--patience", "40")
+    flags = (*FAST, "--data_dir", str(data), "--trials", "4", "--study", "k", "--epochs", "200", "--patience", "200")
     process = start(tmp_path, *flags)
     journal = tmp_path / "search/k.journal"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (journal.is_file() and '"intermediate_value"' in journal.read_text()):
         time.sleep(0.02)
+    trials: list[optuna.trial.FrozenTrial] = []
+    while not any(trial.state == TrialState.RUNNING and trial.user_attrs for trial in trials):  # not between two trials
+        os.killpg(process.pid, signal.SIGCONT)
+        time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGSTOP)
+        trials = study_of(journal, "k").trials
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     time.sleep(0.3)
-    before = len(study_of(journal, "k").trials)
-    assert 1 <= before < 4
+    assert 1 <= len(trials) < 4
     out = search(tmp_path, *flags)
     trials = study_of(journal, "k").trials
     states = [trial.state for trial in trials]

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from pathlib import Path
 
 from core.config import Config
+from core.cores import quietest_cores
 
 # Read once, when MindSpore is imported, which warns of much that is no news: errors only.
 os.environ.setdefault("GLOG_v", "3")
@@ -23,44 +23,10 @@ def prepare(config: Config) -> None:
         pin_to_quietest_core()
 
 
-def pin_to_quietest_core(seconds: float = 0.2) -> None:
-    """Restrict this process to the core that was busy least in a sample of `seconds`.
-
-    A process that is pinned already counts as half a busy core, because it may be waiting just now. One process
-    chooses at a time, so that two that start together find each other.
-    """
+def pin_to_quietest_core() -> None:
+    """Restrict this process to the quietest core. One process chooses at a time, so that two see each other."""
     import fcntl  # where there is sched_setaffinity, there is fcntl
 
     with open(Path(tempfile.gettempdir()) / f"lmf-mindspore-{os.getuid()}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before, start = _idle_seconds(), time.monotonic()
-        time.sleep(seconds)
-        elapsed, after, pinned = time.monotonic() - start, _idle_seconds(), _pinned()
-        busy = {core: 1 - (after[core] - before[core]) / elapsed + pinned.count(core) / 2
-                for core in os.sched_getaffinity(0) & after.keys()}
-        if busy:  # empty where /proc/stat is hidden
-            os.sched_setaffinity(0, {min(busy, key=busy.__getitem__)})
-
-
-def _idle_seconds() -> dict[int, float]:
-    """Idle time of every core since the machine started."""
-    try:
-        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
-    except OSError:
-        return {}
-    return {int(line[0][3:]): int(line[4]) / os.sysconf("SC_CLK_TCK") for line in lines
-            if line[0].startswith("cpu") and line[0] != "cpu"}
-
-
-def _pinned() -> list[int]:
-    """The core of every other program that may use only one."""
-    cores = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if folder.name == str(os.getpid()) or not (folder / "cmdline").read_bytes():  # kernel threads have none
-                continue
-            allowed = os.sched_getaffinity(int(folder.name))
-        except OSError:  # gone meanwhile, or someone else's
-            continue
-        cores += list(allowed) if len(allowed) == 1 else []
-    return cores
+        os.sched_setaffinity(0, quietest_cores()[:1])

@@ -1,0 +1,191 @@
+"""The tables' rows, before any format: a system, a cell, a metric; published numbers, and ours per backend."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from core.backend import BACKENDS
+from core.config import EMOTIONS, MODALITIES
+from core.data.published import POM_TRAITS
+from core.tables.arms import MEAN, Arm, arms_of
+from core.tables.published import System, load_published
+from core.tables.results import Entry, Setup
+
+MODELS = ("lmf", "tfn", "mfn")
+CLEANED = "NaN or infinite features set to 0"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a table shows. data: the plan's table that its runs are in."""
+
+    title: str
+    data: str
+    cells: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
+LAYOUTS = {
+    "mosi": Layout("MOSI", "mosi", ("mosi",), (
+        "MAE", "Corr", "Has0_acc_2", "Has0_F1_score", "Acc-7", "Non0_acc_2", "Non0_F1_score")),
+    "pom": Layout("POM, mean of 16 traits", "pom", (MEAN,), ("MAE", "Corr", "Acc")),
+    "pom_traits": Layout("POM, trait by trait", "pom", POM_TRAITS, ("MAE", "Corr", "Acc")),
+    "iemocap": Layout("IEMOCAP", "iemocap", EMOTIONS, ("F1", "Acc-2")),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system, cell and metric. setup: None where the number is only published.
+
+    published: heading -> number. claimed: parameters that the paper claims. arms: backend -> what it has. notes: all
+    sentences about the data.
+    """
+
+    model: str
+    setup: Setup | None
+    cell: str
+    metric: str
+    published: Mapping[str, float]
+    claimed: float | None = None
+    arms: Mapping[str, Arm] = field(default_factory=dict)
+    data: str = ""
+    notes: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
+
+    @property
+    def system(self) -> str:
+        return self.setup.title if self.setup else f"{self.model.upper()}, published only"
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """The notes in few words: what a reader of this row has to know."""
+        return tuple(dict.fromkeys(short(note) for note in self.notes))
+
+    @property
+    def comparable(self) -> bool:
+        """Whether ours was made from the published data, all of it."""
+        return set(self.caveats) <= {CLEANED}
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """Measured counts, each once, ascending."""
+        return tuple(sorted({count for arm in self.arms.values() for count in arm.parameters}))
+
+
+@dataclass(frozen=True)
+class Table:
+    """columns: heading -> the published systems in it, of which a row shows the one of its model."""
+
+    key: str
+    layout: Layout
+    columns: Mapping[str, tuple[System, ...]]
+    backends: tuple[str, ...]
+    rows: tuple[Row, ...]
+    missing: tuple[str, ...]
+
+
+def build_tables(entries: Sequence[Entry]) -> list[Table]:
+    """Every table with a planned job."""
+    published = load_published()
+    tables = []
+    for key, layout in LAYOUTS.items():
+        planned = [entry for entry in entries if entry.job.table == layout.data]
+        if planned:
+            columns = {} if key == "pom_traits" else published_columns(published, layout.data)
+            ours = our_rows(layout, planned, layout.metrics, columns)
+            backends = tuple(name for name in BACKENDS if any(entry.job.backend == name for entry in planned))
+            tables.append(Table(key, layout, columns, backends, (*ours, *_published_rows(layout, columns, ours)),
+                                _missing(planned)))
+    return tables
+
+
+def published_columns(published: Sequence[System], table: str) -> dict[str, tuple[System, ...]]:
+    """Heading -> systems with a number in `table`. The paper's three systems share a column."""
+    columns: dict[str, tuple[System, ...]] = {}
+    for system in published:
+        if table in system.values:
+            heading = "paper" if system.key.startswith("paper_") else system.title
+            columns[heading] = (*columns.get(heading, ()), system)
+    return columns
+
+
+def our_rows(layout: Layout, planned: Sequence[Entry], metrics: Sequence[str],
+             columns: Mapping[str, tuple[System, ...]]) -> list[Row]:
+    """A row per system, cell and metric that was planned."""
+    rows = []
+    for setup in sorted({entry.setup for entry in planned}, key=_order):
+        of_setup = [entry for entry in planned if entry.setup == setup]
+        whole = setup.modalities == MODALITIES
+        for cell in layout.cells:
+            found = [entry for entry in of_setup if entry.job.cell == cell or cell == MEAN]
+            for metric in metrics if found else ():
+                rows.append(Row(
+                    setup.model, setup, _cell_title(cell, found), metric,
+                    _numbers(columns, setup.model, layout.data, cell, metric) if whole else {},
+                    _claimed(columns, setup.model) if whole and layout.data == "mosi" else None,
+                    arms_of(found, cell, metric), *_data(found),
+                    tuple(dict.fromkeys(entry.job.config for entry in found))))
+    return rows
+
+
+def _order(setup: Setup) -> tuple[object, ...]:
+    return (MODELS.index(setup.model), -len(setup.modalities), [MODALITIES.index(m) for m in setup.modalities],
+            setup.variant, setup.synthetic)
+
+
+def _cell_title(cell: str, found: Sequence[Entry]) -> str:
+    """POM's mean is called partial as long as no backend has a seed with all 16 traits."""
+    if cell != MEAN:
+        return cell
+    per_seed: dict[tuple[str, int], set[str]] = {}
+    for entry in found:
+        per_seed.setdefault((entry.job.backend, entry.job.seed), set()).update([entry.job.cell] if entry.run else [])
+    most = max(len(cells) for cells in per_seed.values())
+    return MEAN if most == len(POM_TRAITS) else f"partial: {most} of {len(POM_TRAITS)} traits"
+
+
+def _data(found: Sequence[Entry]) -> tuple[str, tuple[str, ...]]:
+    """How the data is called, and every note about it. Runs of one row saw the same data."""
+    runs = [entry.run for entry in found if entry.run]
+    return ", ".join(dict.fromkeys(run.data for run in runs)), tuple(dict.fromkeys(n for r in runs for n in r.notes))
+
+
+def short(note: str) -> str:
+    """The beginning of a note, which names the matter."""
+    return CLEANED if note.endswith("set to 0") else note.split(":")[0].split(" (")[0]
+
+
+def _numbers(columns: Mapping[str, tuple[System, ...]], model: str, table: str, cell: str, metric: str
+             ) -> dict[str, float]:
+    where = "mean" if cell == MEAN else cell
+    return {heading: system.values[table][where][metric] for heading, systems in columns.items() for system in systems
+            if system.model == model and metric in system.values[table].get(where, {})}
+
+
+def _claimed(columns: Mapping[str, tuple[System, ...]], model: str) -> float | None:
+    return next((system.parameters for system in columns.get("paper", ()) if system.model == model), None)
+
+
+def _published_rows(layout: Layout, columns: Mapping[str, tuple[System, ...]], ours: Sequence[Row]) -> list[Row]:
+    """Rows for published numbers that stand beside none of ours."""
+    shown = {(row.model, row.metric, MEAN if layout.cells == (MEAN,) else row.cell) for row in ours if row.published}
+    rows = []
+    for model in MODELS:
+        claimed = _claimed(columns, model) if layout.data == "mosi" else None
+        for cell in layout.cells:
+            for metric in layout.metrics:
+                numbers = _numbers(columns, model, layout.data, cell, metric)
+                if numbers and (model, metric, cell) not in shown:
+                    rows.append(Row(model, None, cell, metric, numbers, claimed))
+    return rows
+
+
+def _missing(planned: Sequence[Entry]) -> tuple[str, ...]:
+    """A sentence per run that isn't there, naming the cells that share it."""
+    sentences: dict[str, tuple[Entry, list[str]]] = {}
+    for entry in planned:
+        if not entry.run:
+            sentences.setdefault(entry.job.run, (entry, []))[1].append(entry.job.cell)
+    return tuple(f"{entry.setup.title}, {', '.join(dict.fromkeys(cells))}, {entry.job.backend}, seed {entry.job.seed}: "
+                 f"{entry.missing}" for entry, cells in sentences.values())

@@ -1,0 +1,86 @@
+"""Before the first run: is the data there, and do the run folders of the plan belong to it?"""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.config import Config, make_config
+from core.data import load_dataset
+from core.errors import UserError
+from core.flags import read_yaml
+from core.tables.plan import Run, run_path
+
+DATA_KEYS = ("dataset", "emotion", "modalities", "max_len", "data", "synthetic_seed", "data_dir", "store_dir")
+
+
+def data_key(config: Config) -> tuple[Any, ...]:
+    """What decides the arrays of a run, and their fingerprint."""
+    return tuple(getattr(config, key) for key in DATA_KEYS)
+
+
+def check_data(runs: Sequence[Run], report: Callable[[str], None]) -> dict[tuple[Any, ...], str]:
+    """Load every data set of the plan once. Returns the fingerprints; `report` gets a line for each caveat.
+
+    Raises UserError, one line, for the first that is missing or can't be learned from.
+    """
+    fingerprints: dict[tuple[Any, ...], str] = {}
+    told = set()
+    for run in runs:
+        config = run.config
+        if data_key(config) in fingerprints:
+            continue
+        try:
+            dataset = load_dataset(config)
+        except UserError as error:
+            raise UserError(_in_this_command(str(error), run, {run.table for run in runs})) from error
+        fingerprints[data_key(config)] = dataset.fingerprint
+        for note in dataset.notes:
+            if (dataset.title, note) not in told:
+                report(f"{dataset.title}: {note}")
+            told.add((dataset.title, note))
+    return fingerprints
+
+
+def _in_this_command(message: str, run: Run, tables: set[str]) -> str:
+    """The message of a single training, with the flags of a plan; nothing else has been started."""
+    message = message.replace("--emotion", "--cells")
+    alone = f"; or leave {run.table} out of --table, no run was started" if len(tables) > 1 else ""
+    return f"--table {run.table}: {message}{alone}"
+
+
+def split_finished(output: Path, runs: Sequence[Run], fingerprints: dict[tuple[Any, ...], str]
+                   ) -> tuple[list[Run], list[Run]]:
+    """The finished runs and those to do. Raises UserError for a folder of other data or another configuration."""
+    finished: list[Run] = []
+    waiting: list[Run] = []
+    for run in runs:
+        path = run_path(output, run.name)
+        config = run.config
+        if (path / "config.yaml").is_file():
+            _check_config(path, config)
+        if (path / "run.json").is_file():
+            _check_fingerprint(path, fingerprints[data_key(config)])
+        (finished if (path / "metrics.json").is_file() else waiting).append(run)
+    return finished, waiting
+
+
+def _check_config(path: Path, config: Config) -> None:
+    then, now = make_config(read_yaml(path / "config.yaml")).identity(), config.identity()
+    for key in now:
+        if then[key] != now[key]:
+            raise UserError(f"{path}: this run was made with {key} = {json.dumps(then[key])}, now "
+                            f"{json.dumps(now[key])}; give another --output, or remove the folder")
+
+
+def _check_fingerprint(path: Path, now: str) -> None:
+    file = path / "run.json"
+    try:
+        then = json.loads(file.read_text(encoding="utf-8"))["data_fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: can't be read ({type(error).__name__}); remove the folder {path}, "
+                        "the run is then made again") from error
+    if then != now:
+        raise UserError(f"{path}: this run was made from other data (fingerprint {str(then)[:12]}, now {now[:12]}); "
+                        "give another --output for other data, or restore the data")

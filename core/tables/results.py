@@ -1,0 +1,155 @@
+"""From run folders to records: what every planned job left behind, or why it left nothing.
+
+The records hold all planned jobs. No function here or after it leaves one out because of its numbers.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from core.config import make_config
+from core.errors import UserError
+from core.metrics import Value
+from core.tables.plan import Job, load_plan, run_path
+
+AGAIN = "move the run folder away and give the command again"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One system of ours: what the runs of a row have in common, beside the cell."""
+
+    model: str
+    modalities: tuple[str, ...]
+    variant: str
+    synthetic: bool
+
+    @property
+    def title(self) -> str:
+        """`LMF audio+video+text`, and what sets it apart from its neighbours."""
+        return ", ".join(filter(None, [f"{self.model.upper()} {'+'.join(self.modalities)}",
+                                       self.variant and f"{self.variant} settings",
+                                       "synthetic data" if self.synthetic else ""]))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. test: its metrics on the test split, all of the epoch with the lowest validation loss."""
+
+    path: Path
+    test: Mapping[str, Value]
+    valid_loss: float
+    best_epoch: int
+    parameters: int
+    data: str
+    notes: tuple[str, ...]
+    fingerprint: str
+    versions: Mapping[str, str]
+
+    def history(self) -> pandas.DataFrame:
+        """epoch, train_loss, valid_loss: one row per epoch. Raises UserError when it can't be read."""
+        return _read_frame(self.path / "history.jsonl")
+
+    def predictions(self) -> pandas.DataFrame:
+        """predictions_test.csv: outputs and labels in row order. Raises UserError when it can't be read."""
+        return _read_frame(self.path / "predictions_test.csv")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A planned job: its system and its run; or None and why. hardware: what it runs on, where not the default."""
+
+    job: Job
+    setup: Setup
+    run: Run | None
+    missing: str
+    hardware: str
+
+
+def load_entries(output: Path) -> list[Entry]:
+    """Every job that was ever planned into `output`, in the order of the plan.
+
+    Raises UserError when there is no plan, a file of a finished run can't be read, or one cell's runs saw different
+    data.
+    """
+    jobs, errors = load_plan(output), _failures(output / "failures.json")
+    runs, entries = {}, []
+    for job in jobs:
+        path = run_path(output, job.run)
+        if job.run not in runs:
+            runs[job.run] = _read_run(path)
+        run = runs[job.run]
+        setup = Setup(job.model, tuple(job.modalities), job.variant, job.data == "synthetic")
+        entries.append(Entry(job, setup, run, "" if run else errors.get(job.run) or _state(path), _hardware(job)))
+    _refuse_mixed_data(entries)
+    return entries
+
+
+def _hardware(job: Job) -> str:
+    """`cuda, float64`: backends of one row may differ in this."""
+    config = make_config(job.values)
+    said = {config.device: "cpu", config.precision: "float32", f"amp {config.amp_level}": "amp O0"}
+    return ", ".join(value for value, default in said.items() if value != default)
+
+
+def _refuse_mixed_data(entries: Sequence[Entry]) -> None:
+    first: dict[tuple[Setup, str, str], Run] = {}
+    for entry in entries:
+        if entry.run is None:
+            continue
+        place = entry.setup, entry.job.table, entry.job.cell if entry.job.table == "iemocap" else ""
+        other = first.setdefault(place, entry.run)
+        if other.fingerprint != entry.run.fingerprint:
+            raise UserError(f"{entry.run.path}: was made from other data than {other.path} (fingerprint "
+                            f"{entry.run.fingerprint[:12]}, there {other.fingerprint[:12]}), and one row would hold "
+                            f"both; {AGAIN}")
+
+
+def _failures(path: Path) -> dict[str, str]:
+    """Run name -> error of the latest call."""
+    return {item["run"]: f"failed: {item['error']}" for item in _read_json(path)} if path.is_file() else {}
+
+
+def _state(path: Path) -> str:
+    if not (path / "config.yaml").is_file():
+        return "not started"
+    history = path / "history.jsonl"
+    epochs = len(history.read_text(encoding="utf-8").splitlines()) if history.is_file() else 0
+    return f"not finished after {epochs} epochs"
+
+
+def _read_run(path: Path) -> Run | None:
+    if not (path / "metrics.json").is_file():
+        return None
+    metrics, began = _read_json(path / "metrics.json"), _read_json(path / "run.json")
+    try:
+        return Run(path, metrics["test"], float(metrics["best_valid_loss"]), int(metrics["best_epoch"]),
+                   int(metrics["parameters"]), str(metrics["data"]), tuple(metrics["notes"]),
+                   str(began["data_fingerprint"]), began["versions"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path / 'metrics.json'}: isn't what a finished run writes ({error!r}); {AGAIN}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read ({_reason(error)}); {AGAIN}") from error
+
+
+def _read_frame(path: Path) -> pandas.DataFrame:
+    try:
+        return (pandas.read_json(path, lines=True) if path.suffix == ".jsonl"
+                else pandas.read_csv(path, float_precision="round_trip"))
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path}: can't be read ({_reason(error)}); {AGAIN}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the path that an operating system's error repeats."""
+    return str(getattr(error, "strerror", None) or error)
