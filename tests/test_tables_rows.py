@@ -193,11 +193,11 @@ def test_a_row_knows_what_made_it(tmp_path: Path) -> None:
     plan(tmp_path, *jobs)
     tables = tables_of(tmp_path)
     mosi = pick(tables["mosi"].rows, "MAE")
-    assert mosi.data == "mosi" and not mosi.comparable
+    assert mosi.data == "mosi ffffffffffff" and not mosi.comparable
     assert mosi.caveats == ("NaN or infinite features set to 0", "LEAKING", "mosi.pkl is not the published file")
     assert mosi.notes.count(LEAK) == 1
     sad = pick(tables["iemocap"].rows, "F1", "sad", "LMF audio+video+text, synthetic data")
-    assert sad.data == "iemocap sad (synthetic)" and "synthetic data" in sad.caveats and not sad.comparable
+    assert sad.data == "iemocap sad (synthetic) ffffffffffff" and "synthetic data" in sad.caveats and not sad.comparable
     assert "pom without text" in pick(tables["pom_traits"].rows, "MAE", "vivid", "LMF audio+video").caveats
 
 

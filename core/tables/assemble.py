@@ -146,9 +146,13 @@ def _cell_title(cell: str, found: Sequence[Entry]) -> str:
 
 
 def _data(found: Sequence[Entry]) -> tuple[str, tuple[str, ...]]:
-    """How the data is called, and every note about it. Runs of one row saw the same data."""
+    """How the data is called, with the beginning of its fingerprint, and every note about it.
+
+    The fingerprint tells the splits of one data set apart. Runs of one row saw the same data.
+    """
     runs = [entry.run for entry in found if entry.run]
-    return ", ".join(dict.fromkeys(run.data for run in runs)), tuple(dict.fromkeys(n for r in runs for n in r.notes))
+    called = dict.fromkeys(f"{run.data} {run.fingerprint[:12]}" for run in runs)
+    return ", ".join(called), tuple(dict.fromkeys(note for run in runs for note in run.notes))
 
 
 def short(note: str) -> str:

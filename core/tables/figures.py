@@ -117,8 +117,9 @@ def _curves(cells: Cells) -> Any:
                 drawn += axes.plot(history["epoch"], history["valid_loss"], **style)
                 drawn += axes.plot(history["epoch"], history["train_loss"], linestyle="--", **style)
         axes.set_xlabel("epoch", fontsize=7)
+    many = sum(len(line.get_xdata()) for line in drawn) > MANY
     for line in drawn:
-        line.set_rasterized(sum(len(other.get_xdata()) for other in drawn) > MANY)
+        line.set_rasterized(many)
     return figure
 
 
