@@ -96,5 +96,5 @@ def _data(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         for note in row.notes:
             about.setdefault(note, []).append(f"{row.system} ({row.data})")
-    return ["Data: the data set, and the beginning of the fingerprint that run.json holds; another split is another one.",
+    return ["Data: the data set, and the beginning of its fingerprint, from run.json; another split has another.",
             *(f"Data: {note}. Concerns: {'; '.join(dict.fromkeys(systems))}." for note, systems in about.items())]
