@@ -51,8 +51,9 @@ def lab(open_lab: Any) -> Lab:
 def test_last_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The original's IEMOCAP script tests what the last epoch left."""
     monkeypatch.setattr(test_trainer, "Trainer", type("LastModel", (Trainer,), {
-        "_test": lambda self: {"test": {"loss": abs(self.session.valid[self.session.mark - 1])},
-                               "best_valid_loss": self.progress.best_loss, "best_epoch": self.progress.best_epoch}}))
+        "_test": lambda self, folder: {
+            "test": {"loss": abs(self.session.valid[self.session.mark - 1])},
+            "best_valid_loss": self.progress.best_loss, "best_epoch": self.progress.best_epoch}}))
     fails(test_trainer.test_the_best_model_is_the_one_tested, tmp_path, match="2 == 1")
 
 
