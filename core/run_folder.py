@@ -30,8 +30,9 @@ Row = dict[str, Any]
 
 
 def base_name(config: Config, backend: str) -> str:
-    """`mosi-torch`, `iemocap-happy-synthetic-paddle`, or the user's signature in front."""
-    parts = [config.dataset, config.emotion, "synthetic" if config.data == "synthetic" else None]
+    """`mosi-torch`, `mosi-tfn-torch`, `iemocap-happy-synthetic-paddle`, or the user's signature in front."""
+    parts = [config.dataset, config.emotion, "synthetic" if config.data == "synthetic" else None,
+             config.model if config.model != "lmf" else None]
     return f"{config.signature or '-'.join(part for part in parts if part)}-{backend}"
 
 

@@ -166,6 +166,7 @@ def test_run_folders_are_numbered(tmp_path: Path) -> None:
     config = make_config({"dataset": "mosi", "output_path": tmp_path / "new"})
     assert [new_run_folder(config, "torch").name for _ in range(3)] == ["mosi-torch-1", "mosi-torch-2", "mosi-torch-3"]
     assert new_run_folder(config, "paddle").name == "mosi-paddle-1"
+    assert new_run_folder(config.model_copy(update={"model": "tfn"}), "torch").name == "mosi-tfn-torch-1"
     named = config.model_copy(update={"signature": "mine", "run_id": 7})
     assert new_run_folder(named, "torch").name == "mine-torch-7"
     with pytest.raises(UserError, match=r"mine-torch-7: this run exists; continue it with --resume"):
