@@ -27,6 +27,7 @@ EMOTIONS = ("happy", "sad", "angry", "neutral")
 OUTPUTS = {"mosi": 1, "pom": 16, "iemocap": 2}
 DROPOUTS = (0.0, 0.1, 0.15, 0.2, 0.3, 0.5)
 RATES = (0.0003, 0.0005, 0.001, 0.003)
+RUN_PLACES = ("run_id", "signature", "output_path", "model_path")  # keys that name and place a run's folder
 EPOCHS = {"mosi": 500, "pom": 500, "iemocap": 100}
 
 
@@ -188,6 +189,11 @@ class Config(BaseModel):
         """The keys that a resumed run must share, JSON-ready: those that decide the result or find its checkpoints."""
         places = {"data_dir", "store_dir", "run_id", "signature", "output_path"}
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in places}
+
+    def changes(self, then: Config) -> dict[str, tuple[Any, Any]]:
+        """Keys of the identity that differ: what they were in `then`, and what they are here."""
+        before, now = then.identity(), self.identity()
+        return {key: (before[key], now[key]) for key in now if before[key] != now[key]}
 
 
 def make_config(values: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> Config:

@@ -115,6 +115,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def read_count(text: str, key: str, least: int = 1) -> int:
+    """A whole number from `least` on, as the flag `key` says it. Raises UserError."""
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"--{key} {text}: expected a whole number, at least {least}")
+    return int(text)
+
+
 def _old_values(given: Mapping[str, Any]) -> dict[str, Any]:
     """Old flags as values of today's keys; one warning line for each that has no meaning any more."""
     values = {key: given[f"old_{name}"] for name, key in SPELLINGS.items() if f"old_{name}" in given}

@@ -22,13 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from core.backend import BACKENDS, limit_threads
-from core.config import Config
+from core.config import RUN_PLACES, Config, make_config
 from core.console import console
 from core.cores import quietest_cores, settle_thread, slices
 from core.data import Dataset, load_dataset
 from core.errors import RunFailed, UserError
 from core.files import write_text
-from core.flags import Parser, make_parser, read_values
+from core.flags import Parser, make_parser, read_count, read_values
 from core.guard import guarded
 from core.run_folder import versions
 from core.search_space import Space, search_space
@@ -36,7 +36,7 @@ from core.search_worker import PRUNED_AFTER, PRUNED_FROM, STARTUP_TRIALS, Task, 
 from core.selection import for_selection
 from core.worker import Worker
 
-PLANNED = ("seed", "run_id", "signature", "output_path", "model_path")  # a search has no runs to name
+PLANNED = ("seed", *RUN_PLACES)  # a search has no runs to name
 PLACES = ("data_dir", "store_dir")  # absolute, because a worker stands elsewhere; not part of what was found
 
 
@@ -64,7 +64,7 @@ def _parser() -> Parser:
 
 def search(given: Mapping[str, Any]) -> None:
     """Run or continue a study, print its best trials, write the best one as a configuration."""
-    jobs, task = _number(given, "jobs", 1), _task(given)
+    jobs, task = read_count(given.get("jobs", "1"), "jobs"), _task(given)
     config = base_config(task)
     space = search_space(config, task.fixed)
     if not space:
@@ -85,13 +85,6 @@ def search(given: Mapping[str, Any]) -> None:
     console.print(f"best setting: {found}")
 
 
-def _number(given: Mapping[str, Any], name: str, default: int, least: int = 1) -> int:
-    text = str(given.get(name, default))
-    if not text.isdecimal() or int(text) < least:
-        raise UserError(f"--{name} {text}: expected a whole number of at least {least}")
-    return int(text)
-
-
 def _task(given: Mapping[str, Any]) -> Task:
     """What the workers need, checked."""
     values, origin = read_values(given)
@@ -105,15 +98,15 @@ def _task(given: Mapping[str, Any]) -> Task:
     backend = given.get("backend", "torch")
     if backend not in BACKENDS:
         raise UserError(f"--backend {backend}: expected one of {', '.join(BACKENDS)}")
-    task = Task(backend, "", "", {"data_dir": str(Path("data").absolute()), **values}, _number(given, "trials", 200),
-                _number(given, "search_seed", 0, 0))
-    config = base_config(task)
+    fixed = {"data_dir": str(Path("data").absolute()), **values}
+    config = make_config(fixed, origin)
     parts = [config.dataset, config.emotion, "synthetic" if config.data == "synthetic" else None,
              "_".join(config.modalities), config.model]
     name = given.get("study", "-".join(part for part in parts if part))
     storage = given.get("storage", f"search/{name}.journal")
     storage = storage if "://" in storage else str(Path(storage).absolute())
-    return Task(backend, storage, name, task.fixed, task.trials, task.seed)
+    return Task(backend, storage, name, fixed, read_count(given.get("trials", "200"), "trials"),
+                read_count(given.get("search_seed", "0"), "search_seed", 0))
 
 
 def _refuse_other(study: optuna.Study, task: Task, space: Space, dataset: Dataset) -> None:

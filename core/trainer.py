@@ -208,9 +208,8 @@ def full_state(checkpoint: Checkpoint, spec: ModelSpec, config: Config) -> State
 
 def refuse_changes(config: Config, saved: Config) -> None:
     """Raises UserError naming every result-deciding key that differs between the two."""
-    now, then = config.identity(), saved.identity()
-    changed = [f"{key} ({json.dumps(then[key])} before, {json.dumps(now[key])} now)"
-               for key in then if then[key] != now[key]]
+    changed = [f"{key} ({json.dumps(then)} before, {json.dumps(now)} now)"
+               for key, (then, now) in config.changes(saved).items()]
     if changed:
         raise UserError(f"--resume: the configuration changed: {', '.join(changed)}; "
                         "resume with the old values or start a new run")

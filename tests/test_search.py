@@ -40,6 +40,15 @@ def search(folder: Path, *flags: str, code: int = 0) -> str:
     return out if code == 0 else err
 
 
+def until_trained(folder: Path, name: str) -> Path:
+    """Wait until a trial of the study has finished an epoch; returns the journal."""
+    journal = folder / f"search/{name}.journal"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (journal.is_file() and '"intermediate_value"' in journal.read_text()):
+        time.sleep(0.02)
+    return journal
+
+
 def study_of(storage: Path | str, name: str) -> optuna.Study:
     return open_study(Task("torch", str(storage), name, {}, 0, 0))
 
@@ -153,10 +162,7 @@ def test_a_killed_search_goes_on(tmp_path: Path, data: Path) -> None:
     needs("torch")
     flags = (*FAST, "--data_dir", str(data), "--trials", "4", "--study", "k", "--epochs", "200", "--patience", "200")
     process = start(tmp_path, *flags)
-    journal = tmp_path / "search/k.journal"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (journal.is_file() and '"intermediate_value"' in journal.read_text()):
-        time.sleep(0.02)
+    journal = until_trained(tmp_path, "k")
     trials: list[optuna.trial.FrozenTrial] = []
     while not any(trial.state == TrialState.RUNNING and trial.user_attrs for trial in trials):  # not between two trials
         os.killpg(process.pid, signal.SIGCONT)
@@ -179,10 +185,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_the_trials(tmp_path: Path, data: Pa
     needs("torch")
     flags = (*FAST, "--data_dir", str(data), "--trials", "200", "--jobs", "2", "--study", "c", "--epochs", "40")
     process = start(tmp_path, *flags)
-    journal = tmp_path / "search/c.journal"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (journal.is_file() and '"intermediate_value"' in journal.read_text()):
-        time.sleep(0.02)
+    journal = until_trained(tmp_path, "c")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -221,7 +224,7 @@ REFUSED: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("--dataset", "mosi", "--jobs", "two"), ("--jobs two", "whole number")),
     (("--dataset", "mosi", "--seed", "3"), ("seed = '3'", "--search_seed")),
     (("--dataset", "mosi", "--backend", "jax"), ("--backend jax", "torch, mindspore, paddle")),
-    (("--dataset", "mosi", "--rank", "0"), ("rank = '0'",)),
+    (("--dataset", "mosi", "--rank", "0"), ("rank = '0'", "--rank")),
     (("--dataset", "mosi", "--storage", "nosuch://x/y"), ("--storage nosuch://x/y", "can't be opened")),
     (("--dataset", "mosi", "--storage", "postgresql+psycopg2://127.0.0.1:1/x"), ("can't be opened", "127.0.0.1")),
 ]

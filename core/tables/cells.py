@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.config import EMOTIONS, MODALITIES
+from core.config import EMOTIONS, MODALITIES, RUN_PLACES
 from core.data.published import POM_TRAITS
 from core.errors import UserError
 from core.flags import read_yaml
 
 CELLS = {"mosi": ("mosi",), "pom": POM_TRAITS, "iemocap": EMOTIONS}  # table, which is its data set -> cells
 MOSI_FILE = "_".join(MODALITIES)  # stands in for a set of modalities without a file of its own
-PLACES = ("run_id", "signature", "output_path", "model_path")  # a plan names and places its runs itself
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _read(table: str, name: str, variant: str, path: Path, file: str) -> Cell:
     for key, value in expected.items():
         if values.get(key) != value:
             raise UserError(f"{file}: {key} = {values.get(key)!r}, expected {value!r} for this cell; correct the file")
-    for key in PLACES:
+    for key in RUN_PLACES:
         if key in values:
             raise UserError(f"{file}: {key} = {values[key]!r}: a plan names and places its runs itself; remove the key")
     return Cell(table, name, variant, file, values)

@@ -67,11 +67,9 @@ def split_finished(output: Path, runs: Sequence[Run], fingerprints: dict[tuple[A
 
 
 def _check_config(path: Path, config: Config) -> None:
-    then, now = make_config(read_yaml(path / "config.yaml")).identity(), config.identity()
-    for key in now:
-        if then[key] != now[key]:
-            raise UserError(f"{path}: this run was made with {key} = {json.dumps(then[key])}, now "
-                            f"{json.dumps(now[key])}; give another --output, or remove the folder")
+    for key, (then, now) in config.changes(make_config(read_yaml(path / "config.yaml"))).items():
+        raise UserError(f"{path}: this run was made with {key} = {json.dumps(then)}, now {json.dumps(now)}; "
+                        "give another --output, or remove the folder")
 
 
 def _check_fingerprint(path: Path, now: str) -> None:

@@ -189,14 +189,13 @@ def refuse_mixture(output: Path, jobs: Sequence[Job]) -> None:
         before.setdefault(job.row, []).append(job)
     for job in {(*job.row, job.backend): job for job in jobs}.values():  # all seeds of a call are alike
         for old in {old.backend: old for old in before.get(job.row, [])}.values():
-            then, now = (make_config(one.values).identity() for one in (old, job))
             free = {"seed", *(HARDWARE if old.backend != job.backend else ())}
-            for key in now:
-                if key not in free and then[key] != now[key]:
+            for key, (then, now) in make_config(job.values).changes(make_config(old.values)).items():
+                if key not in free:
                     raise UserError(
                         f"{output / 'plan.json'}: {job.table} {job.cell} ({job.model}, {'+'.join(job.modalities)}) is "
-                        f"planned there with {key} = {json.dumps(then[key])} in {old.backend}, now "
-                        f"{json.dumps(now[key])} in {job.backend}; give another --output for another configuration")
+                        f"planned there with {key} = {json.dumps(then)} in {old.backend}, now {json.dumps(now)} in "
+                        f"{job.backend}; give another --output for another configuration")
 
 
 @contextlib.contextmanager

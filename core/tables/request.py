@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from core.backend import BACKENDS, missing_reason
-from core.config import MODALITIES, Config
+from core.config import MODALITIES, RUN_PLACES, Config
 from core.errors import UserError
-from core.flags import Parser, add_keys
+from core.flags import Parser, add_keys, read_count
 from core.tables.cells import CELLS, find_cells
 from core.tables.plan import Job, Run, distinct_runs, plan_jobs
 
-PLANNED = ("dataset", "emotion", "modalities", "model", "seed", "run_id", "signature", "output_path", "model_path")
+PLANNED = ("dataset", "emotion", "modalities", "model", "seed", *RUN_PLACES)
 MOST_SEEDS = 1000
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -133,10 +133,3 @@ def read_seeds(text: str) -> list[int]:
     if double:
         raise UserError(f"--seeds {text}: {double[0]} stands there twice; name it once")
     return seeds
-
-
-def read_count(text: str, key: str) -> int:
-    """A whole number from 1 on. Raises UserError."""
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--{key} {text}: expected a whole number, at least 1")
-    return int(text)
