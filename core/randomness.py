@@ -1,7 +1,8 @@
 """Initial weights, batch order and dropout masks: stateless functions of seed, epoch and name.
 
 Every tensor has its own Philox key, so no draw depends on what was drawn before it, in which order,
-or in which framework. Bits come from `random_raw`, which NumPy keeps stable across versions.
+or in which framework. Bits come from `random_raw`, which NumPy keeps stable across versions, and what is made of them
+uses operations that IEEE 754 defines to the bit (core.normals): the same on every CPU.
 """
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.models import ModelSpec, ParameterSpec
+from core.normals import normals
 
 Array = npt.NDArray[np.generic]
 
@@ -28,13 +30,6 @@ def _uniform(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _normal(count: int, *key: object) -> npt.NDArray[np.float64]:
-    """Standard normals by Box and Muller's transform."""
-    bits = random_bits(2 * count, *key)
-    radius = np.sqrt(-2 * np.log(1 - _uniform(bits[:count])))  # 1 - u is in (0, 1]: the log is finite
-    return np.asarray(radius * np.cos(2 * np.pi * _uniform(bits[count:])))
-
-
 def initial_weights(spec: ModelSpec, seed: int, dtype: str = "float32") -> dict[str, Array]:
     """Every parameter and statistic of `spec` by name, drawn in float64 and rounded once to `dtype`."""
     return {p.name: _draw(p, seed).reshape(p.shape).astype(dtype) for p in spec.parameters}
@@ -45,7 +40,8 @@ def _draw(parameter: ParameterSpec, seed: int) -> npt.NDArray[np.float64]:
     if parameter.init in ("zeros", "ones"):
         return np.full(count, float(parameter.init == "ones"))
     if parameter.init == "normal":
-        return _normal(count, seed, "init", parameter.name) * parameter.scale
+        uniform = _uniform(random_bits(2 * count, seed, "init", parameter.name))
+        return normals(uniform[:count], uniform[count:]) * parameter.scale
     uniform = _uniform(random_bits(count, seed, "init", parameter.name))
     return (2 * uniform - 1) * parameter.scale
 
