@@ -31,8 +31,18 @@ from core.files import write_text
 from core.flags import Parser, make_parser, read_count, read_values
 from core.guard import guarded
 from core.run_folder import versions
+from core.search_confirm import Outcome, confirm, confirm_seeds, outcome_lines, print_outcome, read_confirm
 from core.search_space import Space, search_space
-from core.search_worker import PRUNED_AFTER, PRUNED_FROM, STARTUP_TRIALS, Task, base_config, open_study, release_lost
+from core.search_worker import (
+    PRUNED_AFTER,
+    PRUNED_FROM,
+    STARTUP_TRIALS,
+    Task,
+    base_config,
+    enough,
+    open_study,
+    release_lost,
+)
 from core.selection import for_selection
 from core.worker import Worker
 
@@ -52,6 +62,9 @@ def _parser() -> Parser:
                          "given, as a flag or in --config, stays fixed; the test split is never used.")
     parser.add_argument("--backend", metavar="NAME", help=f"{', '.join(BACKENDS)} [torch]")
     parser.add_argument("--trials", metavar="N", help="stop when the study has this many [200]")
+    parser.add_argument("--confirm", metavar="KxM",
+                        help="afterwards, run the K best settings and the default one with M new seeds each and choose "
+                             "by the mean; none: choose the best trial [8x5]")
     parser.add_argument("--jobs", metavar="N", help="worker processes on this machine [1]")
     parser.add_argument("--storage", metavar="PLACE",
                         help="journal file, or Optuna storage URL for many machines [search/STUDY.journal]")
@@ -63,8 +76,10 @@ def _parser() -> Parser:
 
 
 def search(given: Mapping[str, Any]) -> None:
-    """Run or continue a study, print its best trials, write the best one as a configuration."""
+    """Run or continue a study, print its best trials, confirm them, write the chosen one as a configuration."""
     jobs, task = read_count(given.get("jobs", "1"), "jobs"), _task(given)
+    confirming = read_confirm(given.get("confirm", "8x5"))
+    seeds = confirm_seeds(task, confirming[1]) if confirming else ()
     config = base_config(task)
     space = search_space(config, task.fixed)
     if not space:
@@ -75,13 +90,19 @@ def search(given: Mapping[str, Any]) -> None:
     lost = release_lost(study)
     console.print(f"study {task.study} in {task.storage}: {len(study.trials)} trials so far, "
                   f"{len(space)} keys searched, {dataset.title}" + (f"; {lost} lost ones given up" if lost else ""))
-    _run_workers(task, jobs, len(study.trials))
+    if not enough(task, study):
+        _run_workers(task, jobs, len(study.trials), task.trials, "core.search_worker:work")
     found = Path(given.get("found", f"search/{task.study}.yaml"))
     trials = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: trial.value or 0.0)
     if not trials:
         raise RunFailed(f"study {task.study}: no trial finished; lower the learning rates or look at --debug")
     _print_best(trials[:5], space, dataset)
-    write_text(found, found_file(study, task, trials[0], dataset, found))
+    outcome = None
+    if confirming:
+        outcome = confirm(task, study, space, confirming[0], seeds, lambda done, total, wanted: _run_workers(
+            task, jobs, done, total, "core.search_confirm:work", wanted))
+        print_outcome(outcome, dataset.title)
+    write_text(found, found_file(study, task, trials[0], outcome, dataset, found))
     console.print(f"best setting: {found}")
 
 
@@ -113,6 +134,9 @@ def _refuse_other(study: optuna.Study, task: Task, space: Space, dataset: Datase
     """A study compares what was trained alike: refuse other data, other fixed keys or another space."""
     now = {"data": dataset.fingerprint, "space": space,
            "fixed": {key: value for key, value in base_config(task).identity().items() if key not in space}}
+    if "confirms" in study.user_attrs:
+        raise UserError(f"study {task.study} in {task.storage}: holds the confirming runs of "
+                        f"{study.user_attrs['confirms']}; use another --study")
     now = json.loads(json.dumps(now))  # as the storage gives it back
     for key, value in now.items():
         before = study.user_attrs.get(key, value)
@@ -124,25 +148,28 @@ def _refuse_other(study: optuna.Study, task: Task, space: Space, dataset: Datase
         study.set_user_attr(key, value)
 
 
-def _run_workers(task: Task, jobs: int, before: int) -> None:
-    """Start the worker processes and show what they tell; raises what one of them raised."""
+def _run_workers(task: Task, jobs: int, before: int, total: int, function: str, *arguments: Any) -> None:
+    """Start the worker processes and show what they tell; raises what one of them raised.
+
+    Each calls `function(task, number, *arguments)`; `before` of the `total` trials or runs are done.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     lock, best = threading.Lock(), float("inf")
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("trials", total=task.trials, completed=min(before, task.trials))
+        bar = progress.add_task("validation loss", total=total, completed=min(before, total))
 
         def hear(news: tuple[Any, ...]) -> None:
             nonlocal best
-            if news[0] != "trial":
+            if news[0] not in ("trial", "run"):
                 return
-            _, number, state, value = news
+            kind, number, state, value = news
             with lock:
                 if value is not None and value < best:
                     best = value
                     progress.update(bar, description=f"best validation loss {best:.5f}")
                 shown = "" if value is None else f"  valid {value:.5f}"
-                progress.console.print(f"trial {number:4d}  {state.lower()}{shown}")
+                progress.console.print(f"{kind} {number:>4}  {state.lower()}{shown}")
                 progress.advance(bar)
 
         workers: list[Worker] = []
@@ -155,7 +182,7 @@ def _run_workers(task: Task, jobs: int, before: int) -> None:
             worker = Worker(task.backend)
             workers.append(worker)
             try:
-                worker.run("core.search_worker:work", task, number, listener=hear)
+                worker.run(function, task, number, *arguments, listener=hear)
             finally:
                 worker.close()
 
@@ -186,35 +213,39 @@ def _print_best(trials: Sequence[FrozenTrial], space: Space, dataset: Dataset) -
         console.print(f"note: {note}")
 
 
-def found_file(study: optuna.Study, task: Task, best: FrozenTrial, dataset: Dataset, path: Path) -> str:
-    """The best setting as YAML, with how it was found above it."""
+def found_file(study: optuna.Study, task: Task, best: FrozenTrial, outcome: Outcome | None, dataset: Dataset,
+               path: Path) -> str:
+    """The chosen setting as YAML, with how it was found above it; without an `outcome`, that of the `best` trial."""
     given = {key: value for key, value in base_config(task).model_dump(mode="json").items()
              if key in task.fixed and key not in PLACES}
     states = Counter(trial.state.name.lower() for trial in study.trials)
     known = versions(task.backend)
+    chosen = f", chosen by validation loss {best.value:.5f}" if outcome is None \
+        else f", the one with the lowest validation loss, {best.value:.5f}"
     lines = [
         f"python -m backends.{task.backend}.train --config {path}",
-        f"Found by: {search_command(task, given)}",
+        f"Found by: {search_command(task, given, outcome)}",
         f"Trial {best.number} of {len(study.trials)} ({', '.join(f'{n} {s}' for s, n in sorted(states.items()))}), "
-        f"run seed {best.user_attrs['seed']}, chosen by validation loss {best.value:.5f} (epoch "
-        f"{best.user_attrs['best_epoch']}).",
+        f"run seed {best.user_attrs['seed']}{chosen} (epoch {best.user_attrs['best_epoch']}).",
         f"TPE after {STARTUP_TRIALS} random trials; median pruning from epoch {PRUNED_FROM} and {PRUNED_AFTER} trials "
         "on. The test split was not read.",
+        *(outcome_lines(outcome) if outcome else ()),
         f"Data: {dataset.title}, {', '.join(f'{name} {split.rows}' for name, split in dataset.splits.items())} rows, "
         f"fingerprint {dataset.fingerprint[:12]}.",
         *(f"Note: {note}." for note in dataset.notes),
         f"Optuna {optuna.__version__}, {', '.join(f'{name} {version}' for name, version in known.items())}.",
     ]
-    keys = {**given, **best.params}
+    keys = {**given, **(outcome.chosen.setting.params if outcome else best.params)}
     keys = {key: ",".join(value) if isinstance(value, list) else value for key, value in keys.items()}
     ordered = {key: keys[key] for key in Config.model_fields if key in keys}
     return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(ordered, sort_keys=False)
 
 
-def search_command(task: Task, given: Mapping[str, Any]) -> str:
+def search_command(task: Task, given: Mapping[str, Any], outcome: Outcome | None) -> str:
     """The command that makes this search."""
     flags = [f"--{key} {','.join(value) if isinstance(value, list) else value}" for key, value in given.items()]
     return " ".join(["python -m core.search", *flags, f"--backend {task.backend} --trials {task.trials}",
+                     f"--confirm {f'{outcome.keep}x{len(outcome.seeds)}' if outcome else 'none'}",
                      f"--search_seed {task.seed} --data_dir DIR"])
 
 

@@ -23,7 +23,7 @@ from core.models import build_spec
 from core.run_folder import Row
 from core.search_space import search_space
 from core.selection import for_selection
-from core.trainer import Trainer
+from core.trainer import Report, Trainer
 from core.worker import tell
 
 STARTUP_TRIALS = 20  # drawn at random before TPE takes over
@@ -139,17 +139,25 @@ def run_trial(task: Task, trial: Trial, dataset: Dataset) -> float:
 
     Raises TrialPruned when it is worse than the median at that epoch, RunFailed when its loss is not finite.
     """
-    start = time.perf_counter()
-    seed = task.seed + trial.number
-    note(trial, seed=seed, backend=task.backend, host=platform.node(), pid=os.getpid())
     space = search_space(base_config(task), task.fixed)
     chosen = {key: trial.suggest_categorical(key, choices) for key, choices in space.items()}
+    return train_setting(task, trial, chosen, task.seed + trial.number, dataset, lambda row: _report(trial, row))
+
+
+def train_setting(task: Task, trial: Trial, chosen: Mapping[str, Any], seed: int, dataset: Dataset,
+                  report: Report) -> float:
+    """Train `chosen` values of the searched keys with `seed`; returns the lowest validation loss.
+
+    `report` gets every epoch and may end the run by raising. Raises RunFailed when a loss is not finite.
+    """
+    start = time.perf_counter()
+    note(trial, seed=seed, backend=task.backend, pid=os.getpid(), host=platform.node())  # a host never without its pid
     config = make_config({**task.fixed, **chosen, "seed": seed})
     spec = build_spec(config, dataset.dims)
     trainer = Trainer(open_session(task.backend, spec, config), spec, config, dataset, None, task.backend)
     trainer.load()
     try:
-        progress = trainer.fit(lambda row: _report(trial, row))
+        progress = trainer.fit(report)
     except RunFailed as error:
         trial.set_user_attr("error", str(error))
         raise

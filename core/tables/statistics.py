@@ -77,13 +77,14 @@ def summarise(values: Sequence[Value]) -> Summary:
     return Summary(len(known), 0, mean, float(np.std(known, ddof=1)), float(drawn.low), float(drawn.high))
 
 
-def interval(one: Any, other: Any, scale: float = 1.0) -> tuple[float, float]:
-    """90 % confidence interval of the mean paired difference `one - other`, (n,) each, in units of `scale`.
+def interval(one: Any, other: Any, scale: float = 1.0, tail: float = 0.05) -> tuple[float, float]:
+    """t interval of the mean paired difference `one - other`, (n,) each, in units of `scale`; 90 % without `tail`.
 
-    Two one-sided t-tests at 5 % find equivalence exactly where it lies within the margin on both sides.
+    `tail` is what it leaves out on each side. Two one-sided t-tests at 5 % find equivalence exactly where the interval
+    of 90 % lies within the margin on both sides.
     """
     difference = (np.asarray(one, np.float64) - np.asarray(other, np.float64)) / scale
-    half = float(stats.t.ppf(0.95, len(difference) - 1) * stats.sem(difference))
+    half = float(stats.t.ppf(1 - tail, len(difference) - 1) * stats.sem(difference))
     mean = float(difference.mean())
     return mean - half, mean + half
 
