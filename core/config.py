@@ -32,13 +32,26 @@ EPOCHS = {"mosi": 500, "pom": 500, "iemocap": 100}
 
 
 def _split_names(value: Any) -> Any:
-    """Flags say `audio,video`; YAML may say that or a list. The order is always audio, video, text."""
-    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    """Flags say `audio,video`; YAML may say that or a list."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _modalities(value: Any) -> Any:
+    """Their order is always audio, video, text."""
+    names = _split_names(value)
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         return value
     if not names or len(set(names)) != len(names):
         raise ValueError(f"expected one to three different names out of {', '.join(MODALITIES)}")
     return tuple(sorted(names, key=lambda name: MODALITIES.index(name) if name in MODALITIES else 9))
+
+
+def _frozen(value: Any) -> Any:
+    """Sorted, each once: the order says nothing. `none` and the empty text are no names."""
+    names = _split_names(value or ())
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return value
+    return tuple(sorted(set(names)))
 
 
 def _loss_scale(value: Any) -> Any:
@@ -73,7 +86,7 @@ class Config(BaseModel):
     data_dir: Path = Field(Path("data"), description="folder of the published pickles, or one pickle file")
     store_dir: Path | None = Field(
         None, description="folder of the converted data (default: DATA_DIR/store)")
-    modalities: Annotated[tuple[Modality, ...], BeforeValidator(_split_names)] = Field(
+    modalities: Annotated[tuple[Modality, ...], BeforeValidator(_modalities)] = Field(
         ("audio", "video", "text"), description="comma-separated; subnet and factor of one left out don't exist")
     max_len: Annotated[int, Field(ge=1)] = Field(20, description="text steps kept, from the start")
     synthetic_seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
@@ -120,6 +133,9 @@ class Config(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0, description="L2 coupled into Adam's gradient, all parameters",
         json_schema_extra=_searched(0.0, 0.001, 0.002, 0.01))
+    frozen: Annotated[tuple[str, ...], BeforeValidator(_frozen)] = Field(
+        (), description="comma-separated names of parameters that stay as they were drawn: no step, no decay "
+                        "(fusion_weights,fusion_bias: the original's habit at the time of the paper)")
     batch_size: Width = Field(16, description="rows per step; the last, smaller batch is trained too",
                               json_schema_extra=_searched(4, 8, 16, 32, 64, 128))
     epochs: Annotated[int, Field(ge=1)] | None = Field(

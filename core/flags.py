@@ -76,7 +76,7 @@ def shown_default(value: Any) -> str:
     """A default as a user would type it."""
     if value is None or type(value).__name__ == "PydanticUndefinedType":
         return "none" if value is None else "required"
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(value) or "none" if isinstance(value, tuple) else str(value)
 
 
 def read_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

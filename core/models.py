@@ -12,9 +12,11 @@ from itertools import pairwise
 from typing import Literal
 
 from core.config import Config
+from core.errors import UserError
 
 Initialiser = Literal["normal", "uniform", "ones", "zeros"]
-Group = Literal["factors", "others", "statistics"]
+Group = Literal["factors", "others", "frozen", "statistics"]
+TRAINED: tuple[Group, ...] = ("factors", "others")
 
 BATCHNORM_EPS = 1e-5
 BATCHNORM_MOMENTUM = 0.1  # torch's sense: the weight of the new batch
@@ -42,8 +44,8 @@ class InputDims:
 class ParameterSpec:
     """One named tensor. `scale` is the standard deviation (normal) or the bound (uniform).
 
-    Group `factors` and `others` are trained, each with its own rate; `statistics` are BatchNorm's
-    running mean and variance, which no optimizer may touch.
+    Group `factors` and `others` are trained, each with its own rate. No optimizer may touch `frozen`, which the
+    configuration names and which stay as they were drawn, and `statistics`, BatchNorm's running mean and variance.
     """
 
     name: str
@@ -54,7 +56,7 @@ class ParameterSpec:
 
     @property
     def trainable(self) -> bool:
-        return self.group != "statistics"
+        return self.group in TRAINED
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class ModelSpec:
 
 
 def build_spec(config: Config, dims: InputDims) -> ModelSpec:
-    """The specification of `config.model` for rows of widths `dims`."""
+    """The specification of `config.model` for rows of widths `dims`. Raises UserError for a wrong name in `frozen`."""
     widths: dict[str, int] = {
         m: (config.text_out or 1) if m == "text" else int(getattr(config, f"{m}_hidden"))
         for m in config.modalities}
@@ -112,8 +114,20 @@ def build_spec(config: Config, dims: InputDims) -> ModelSpec:
     if config.apply_post_fusion_dropout:
         sites.append(DropoutSite("fusion", fused, config.post_fusion_dropout))
     return ModelSpec(config.model, config.task, dims, config.modalities, config.rank, config.post_fusion_dim,
-                     config.output_dim or 1, config.text_hidden, tuple(parameters),
+                     config.output_dim or 1, config.text_hidden, _freeze(parameters, config.frozen),
                      tuple(site for site in sites if site.rate > 0))
+
+
+def _freeze(parameters: list[ParameterSpec], names: tuple[str, ...]) -> tuple[ParameterSpec, ...]:
+    """`parameters` with those called `names` in group `frozen`."""
+    trained = [p.name for p in parameters if p.trainable]
+    unknown = [name for name in names if name not in trained]
+    if unknown:
+        raise UserError(f"frozen: no trained parameter {', '.join(map(repr, unknown))} in this model; it has "
+                        f"{', '.join(trained)}")
+    if len(names) == len(trained):
+        raise UserError("frozen: names every parameter, which leaves nothing to train; leave some out")
+    return tuple(replace(p, group="frozen") if p.name in names else p for p in parameters)
 
 
 def _linear(name: str, fan_in: int, fan_out: int) -> Iterator[ParameterSpec]:

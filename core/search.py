@@ -30,6 +30,7 @@ from core.errors import RunFailed, UserError
 from core.files import write_text
 from core.flags import Parser, make_parser, read_count, read_values
 from core.guard import guarded
+from core.models import build_spec
 from core.run_folder import versions
 from core.search_confirm import Outcome, confirm, confirm_seeds, outcome_lines, print_outcome, read_confirm
 from core.search_space import Space, search_space
@@ -85,6 +86,7 @@ def search(given: Mapping[str, Any]) -> None:
     if not space:
         raise UserError("every key of the search space is fixed; leave at least one of its flags out")
     dataset = for_selection(load_dataset(config))
+    build_spec(config, dataset.dims)  # a wrong name in `frozen` is refused here, not by every worker
     study = open_study(task)
     _refuse_other(study, task, space, dataset)
     lost = release_lost(study)
@@ -137,9 +139,12 @@ def _refuse_other(study: optuna.Study, task: Task, space: Space, dataset: Datase
     if "confirms" in study.user_attrs:
         raise UserError(f"study {task.study} in {task.storage}: holds the confirming runs of "
                         f"{study.user_attrs['confirms']}; use another --study")
+    defaults = Config.model_construct().model_dump(mode="json", warnings=False)  # of keys that came after the study
     now = json.loads(json.dumps(now))  # as the storage gives it back
     for key, value in now.items():
         before = study.user_attrs.get(key, value)
+        if key == "fixed":
+            before = {**{name: defaults[name] for name in value if name in defaults}, **before}
         if before != value:
             changed = [name for name in {**before, **value} if before.get(name) != value.get(name)] \
                 if isinstance(value, dict) else [key]

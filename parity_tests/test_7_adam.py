@@ -40,6 +40,8 @@ def check_step(lab: Lab, before: State) -> None:
     lab.session.train_epoch(EpochPlan(0, order, ROWS, batch.masks))
     after = lab.session.state()
     assert after.step == before.step + 1
+    for p in lab.spec.group("frozen"):
+        assert after.weights[p.name].tobytes() == before.weights[p.name].tobytes(), f"{p.name} is frozen, and moved"
     wants = adam_rule(lab, before, gradients)
     for name, want in zip(NAMES, wants, strict=True):
         got = {p.name: getattr(after, name)[p.name] for p in lab.spec.trainable}

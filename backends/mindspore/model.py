@@ -94,10 +94,11 @@ class Network:
     """The subnets of the modalities; a subclass fuses what they give into (B, output_dim)."""
 
     def __init__(self, spec: ModelSpec, kernels: Kernels) -> None:
-        self.flats = {"factors": Flat(spec.group("factors"), kernels.dtype),
-                      "others": Flat(spec.group("others"), kernels.dtype)}
+        self.flats = {name: Flat(spec.group(name), kernels.dtype) for name in ("factors", "others", "frozen")
+                      if spec.group(name)}
         self.statistics = {p.name: make_parameter(np.zeros(p.shape), kernels.dtype) for p in spec.group("statistics")}
-        self.tensors = {**self.flats["factors"].views, **self.flats["others"].views, **self.statistics}
+        self.tensors = {**{name: view for flat in self.flats.values() for name, view in flat.views.items()},
+                        **self.statistics}
         self.subnets = tuple(
             (m, (TextSubNet if m == "text" else DenseSubNet)(f"{m}_subnet", self.tensors, kernels))
             for m in spec.modalities)

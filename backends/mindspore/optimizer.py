@@ -61,7 +61,8 @@ class GroupedAdam:
     def __init__(self, network: Network, spec: ModelSpec, config: Config, dtype: mindspore.dtype) -> None:
         rates = {"factors": config.factor_learning_rate, "others": config.learning_rate}
         group = Group64 if config.precision == "float64" else Group
-        self.groups = {name: group(network, spec, name, rate, dtype) for name, rate in rates.items()}
+        self.groups = {name: group(network, spec, name, rate, dtype) for name, rate in rates.items()
+                       if spec.group(name)}  # all of one may be frozen
         self.dtype, self.steps = dtype, 0
         self.decay = constant(config.weight_decay, dtype) if config.weight_decay else None
 

@@ -64,10 +64,11 @@ class GroupedAdam:
         tensors = named_tensors(network, spec)
         rates = {"factors": config.factor_learning_rate, "others": config.learning_rate}
         self.spec, self.weight_decay, self.steps = spec, config.weight_decay, 0
-        self.members = {"factors": spec.group("factors"), "others": spec.group("others")}
-        self.groups = {name: Group(tensors, self.members[name], rate) for name, rate in rates.items()}
+        self.members = {name: spec.group(name) for name in rates if spec.group(name)}  # all of one may be frozen
+        self.groups = {name: Group(tensors, members, rates[name]) for name, members in self.members.items()}
         self.parameters = [tensors[p.name] for p in spec.trainable]
-        self.places = {name: [i for i, p in enumerate(spec.trainable) if p.group == name] for name in rates}
+        self.frozen = [tensors[p.name] for p in spec.group("frozen")]
+        self.places = {name: [i for i, p in enumerate(spec.trainable) if p.group == name] for name in self.groups}
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """One step with `gradients`, given in the order of `parameters`."""

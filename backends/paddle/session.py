@@ -160,7 +160,9 @@ class PaddleSession:
         else:
             loss = summed_loss(output.astype(self.dtype), label)
             scaled = loss * self.scaler.scale
-        return loss.detach(), paddle.grad(scaled, self.optimizer.parameters)
+        trained = self.optimizer.parameters
+        # frozen ones too: the backward passes of rnn and addmm fail unless all their parameters ask for gradients
+        return loss.detach(), paddle.grad(scaled, trained + self.optimizer.frozen)[:len(trained)]
 
     @contextlib.contextmanager
     def _kept_statistics(self) -> Iterator[None]:

@@ -47,13 +47,13 @@ class GroupedAdam:
     def __init__(self, network: nn.Module, spec: ModelSpec, config: Config) -> None:
         like = next(network.parameters())
         rates = {"factors": config.factor_learning_rate, "others": config.learning_rate}
-        self.members = {"factors": spec.group("factors"), "others": spec.group("others")}
-        self.groups = {name: Group(network, self.members[name], like) for name in rates}
+        self.members = {name: spec.group(name) for name in rates if spec.group(name)}  # all of one may be frozen
+        self.groups = {name: Group(network, members, like) for name, members in self.members.items()}
         self.parameters = [network.get_parameter(p.name) for p in spec.trainable]
         self.gradients = [group.view(group.flat.grad, p) for p in spec.trainable
                           for group in [self.groups[p.group]]]
         self.adam = torch.optim.Adam(
-            [{"params": [self.groups[name].flat], "lr": rate, "name": name} for name, rate in rates.items()],
+            [{"params": [group.flat], "lr": rates[name], "name": name} for name, group in self.groups.items()],
             betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=config.weight_decay, fused=True)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
@@ -74,14 +74,16 @@ class GroupedAdam:
     @property
     def steps(self) -> int:
         """Steps taken so far."""
-        return int(self.adam.state[self.groups["others"].flat]["step"])
+        return int(self.adam.state[next(iter(self.groups.values())).flat]["step"])
 
     def names(self, network: nn.Module) -> dict[str, list[str]]:
         """Parameter names per group, found by where each parameter's memory really lies."""
         owner = {g["params"][0].untyped_storage().data_ptr(): str(g["name"]) for g in self.adam.param_groups}
         found: dict[str, list[str]] = {name: [] for name in owner.values()}
         for name, parameter in network.named_parameters():
-            found[owner[parameter.untyped_storage().data_ptr()]].append(name)
+            place = parameter.untyped_storage().data_ptr()
+            if place in owner:  # a frozen one lies elsewhere
+                found[owner[place]].append(name)
         return found
 
     def load(self, state: State) -> None:

@@ -10,6 +10,7 @@ from core.config import Config, make_config
 from core.data import load_dataset
 from core.errors import UserError
 from core.flags import read_yaml
+from core.models import InputDims, build_spec
 from core.tables.plan import Run, run_path
 
 DATA_KEYS = ("dataset", "emotion", "modalities", "max_len", "data", "synthetic_seed", "data_dir", "store_dir")
@@ -23,19 +24,23 @@ def data_key(config: Config) -> tuple[Any, ...]:
 def check_data(runs: Sequence[Run], report: Callable[[str], None]) -> dict[tuple[Any, ...], str]:
     """Load every data set of the plan once. Returns the fingerprints; `report` gets a line for each caveat.
 
-    Raises UserError, one line, for the first that is missing or can't be learned from.
+    Raises UserError, one line, for the first that is missing or can't be learned from, and for a model that can't be
+    built for it.
     """
     fingerprints: dict[tuple[Any, ...], str] = {}
+    dims: dict[tuple[Any, ...], InputDims] = {}
     told = set()
     for run in runs:
         config = run.config
         if data_key(config) in fingerprints:
+            build_spec(config, dims[data_key(config)])
             continue
         try:
             dataset = load_dataset(config)
         except UserError as error:
             raise UserError(_in_this_command(str(error), run, {run.table for run in runs})) from error
-        fingerprints[data_key(config)] = dataset.fingerprint
+        fingerprints[data_key(config)], dims[data_key(config)] = dataset.fingerprint, dataset.dims
+        build_spec(config, dataset.dims)
         for note in dataset.notes:
             if (dataset.title, note) not in told:
                 report(f"{dataset.title}: {note}")
