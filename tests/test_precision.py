@@ -1,6 +1,10 @@
 """The loss scaler, and mixed precision O1 where it can run on a CPU."""
 from __future__ import annotations
 
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,10 +15,12 @@ from core.models import InputDims, build_spec
 from core.plan import make_plan
 from core.scaler import GROWTH_INTERVAL, INITIAL_SCALE, LossScaler
 from core.state import initial_state
-from core.worker import Worker
+from core.worker import RemoteSession, Worker
+from tests.running import needs, only_error, run, train_flags
 
 DIMS = InputDims(audio=7, video=4, text=6, steps=5)
 MIXED = {"dataset": "iemocap", "amp_level": "O1"}
+NO_LSTM = "PyTorch has no bfloat16 LSTM for this CPU"
 
 
 def test_dynamic_scale_halves_on_overflow_and_doubles_after_good_steps() -> None:
@@ -36,7 +42,7 @@ def test_static_scale_stays() -> None:
 
 
 @pytest.fixture(scope="module")
-def torch_worker():  # type: ignore[no-untyped-def]
+def torch_worker() -> Iterator[Worker]:
     reason = missing_reason("torch")
     if reason:
         pytest.skip(reason)
@@ -45,11 +51,34 @@ def torch_worker():  # type: ignore[no-untyped-def]
     worker.close()
 
 
+@pytest.fixture(scope="module")
+def older_cpu() -> Iterator[Worker]:
+    """torch in a process whose oneDNN takes this CPU for one with AVX2 alone."""
+    needs("torch")
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"ONEDNN_MAX_CPU_ISA=AVX2 means nothing to a CPU of kind {platform.machine()}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+        worker = Worker("torch")
+    yield worker
+    worker.close()
+
+
+def opened(worker: Worker, values: dict[str, object]) -> RemoteSession:
+    """A session; a skip with the reason where this CPU has no bfloat16 LSTM, which the last tests here are about."""
+    try:
+        return worker.open("amp", values, DIMS)
+    except UserError as error:
+        if NO_LSTM in str(error):
+            pytest.skip(str(error))
+        raise
+
+
 def epoch(worker: Worker, changes: dict[str, object]) -> tuple[np.ndarray, int, object]:
     """Losses and skipped steps of one epoch on fixed random data."""
     values = {"dataset": "iemocap", **changes}
     spec = build_spec(make_config(values), DIMS)
-    session = worker.open("amp", values, DIMS)
+    session = opened(worker, values)
     draw = np.random.default_rng(0)
     arrays = {m: draw.normal(size=(40, *DIMS.row_shape(m))).astype("float32") for m in spec.modalities}
     session.load_data("train", {**arrays, "label": draw.integers(0, 2, 40)})
@@ -71,9 +100,9 @@ def test_o1_trains_close_to_float32_at_any_scale(torch_worker: Worker, scale: ob
 
 def test_an_overflow_skips_the_step_and_halves_the_scale(torch_worker: Worker) -> None:
     """Eight rows of one class give fusion_bias a gradient of about 4: times 2^127 that is beyond float32."""
-    values = {"dataset": "iemocap", "amp_level": "O1", "loss_scale": "dynamic"}
+    values = {**MIXED, "loss_scale": "dynamic"}
     spec = build_spec(make_config(values), DIMS)
-    session = torch_worker.open("overflow", values, DIMS)
+    session = opened(torch_worker, values)
     draw = np.random.default_rng(0)
     arrays = {m: draw.normal(size=(8, *DIMS.row_shape(m))).astype("float32") for m in spec.modalities}
     session.load_data("train", {**arrays, "label": np.zeros(8, np.int64)})
@@ -89,3 +118,24 @@ def test_an_overflow_skips_the_step_and_halves_the_scale(torch_worker: Worker) -
 def test_o2_is_refused_with_the_way_out(torch_worker: Worker) -> None:
     with pytest.raises(UserError, match=r"amp_level = 'O2'.*--amp_level O1"):
         torch_worker.open("o2", {"dataset": "iemocap", "amp_level": "O2"}, DIMS)
+
+
+def test_o1_is_refused_where_the_lstm_has_no_bfloat16(older_cpu: Worker) -> None:
+    """At once, in one line with the way out. Without text there is no LSTM, and O1 trains."""
+    try:
+        older_cpu.open("o1", MIXED, DIMS)
+    except UserError as error:
+        assert NO_LSTM in str(error) and "\n" not in str(error)
+        assert "use --amp_level O0, or --device cuda" in str(error)
+    else:
+        epoch(older_cpu, {"amp_level": "O1"})
+        raise AssertionError("it was opened, and trains")
+    losses, _, _ = epoch(older_cpu, {"amp_level": "O1", "modalities": "audio,video"})
+    assert np.isfinite(losses).all()
+
+
+def test_a_training_that_is_refused_leaves_nothing(older_cpu: Worker, data: Path, tmp_path: Path) -> None:
+    flags = train_flags("iemocap", data, tmp_path / "runs", "--amp_level", "O1")
+    done = run(tmp_path, "torch", "train", *flags, code=2, ONEDNN_MAX_CPU_ISA="AVX2")
+    only_error(done.stderr, NO_LSTM, "--amp_level O0")
+    assert not (tmp_path / "runs").exists()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,6 +21,29 @@ def check_precision(config: Config) -> None:
         raise UserError("amp_level = 'O2': the torch backend has O0 and O1; use --amp_level O1")
     if config.precision == "float64" and config.device == "npu":
         raise UserError("precision = 'float64': Ascend NPUs have no float64; use --precision float32")
+    if config.amp_level == "O1" and config.device == "cpu" and "text" in config.modalities:
+        problem = bfloat16_lstm_problem()
+        if problem:
+            raise UserError(f"amp_level = 'O1': PyTorch has no bfloat16 LSTM for this CPU ({problem}); "
+                            "use --amp_level O0, or --device cuda")
+
+
+@cache
+def bfloat16_lstm_problem() -> str | None:
+    """What PyTorch says when an LSTM of one unit takes a bfloat16 step forward and back; None where it can.
+
+    oneDNN decides by the CPU, and by ONEDNN_MAX_CPU_ISA: without AVX-512 it has no such kernel. Asked once a process.
+    """
+    shapes = ((4, 1), (4, 1), (4,), (4,))  # input and hidden weights of the four gates, their two biases
+    weights = [torch.ones(shape, requires_grad=True) for shape in shapes]
+    x, zeros = torch.ones(1, 1, 1), torch.zeros(1, 1, 1)  # (T, B, D), (1, B, H)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y, _, _ = torch.lstm(x, (zeros, zeros), weights, True, 1, 0.0, True, False, False)
+        torch.autograd.grad(y.float().sum(), weights)
+    except RuntimeError as error:
+        return str(error).partition(". ")[0]
+    return None
 
 
 def autocast(config: Config) -> contextlib.AbstractContextManager[object]:
