@@ -14,7 +14,7 @@ from core.losses import softmax
 from core.plan import Batch
 from core.randomness import Array
 from core.worker import Worker
-from parity.compare import assert_same
+from parity.compare import assert_same, gap
 from parity_tests import test_2_init as init
 from parity_tests import test_3_forward as forward
 from parity_tests import test_4_loss as loss
@@ -22,6 +22,9 @@ from parity_tests import test_8_train_mode as train_mode
 from parity_tests.conftest import ROWS, Lab
 from parity_tests.divergences import Altered, fails, installed
 from tests import test_data_readers, test_precision
+from tests.test_precision import older_cpu
+
+__all__ = ["older_cpu"]
 
 Uncorrected = Callable[..., AbstractContextManager[Lab]]
 Written = Callable[[float], None]
@@ -114,12 +117,16 @@ def test_torch_softmax_axis(open_lab: Any, workers: dict[str, Worker], written: 
 
 
 def test_torch_threads(open_lab: Any, workers: dict[str, Worker], written: Written) -> None:
-    """At the published sizes of text and batch, in float64."""
+    """At the published sizes of text and batch, in float64. How a kernel divides its work is a matter of the CPU."""
     open_lab("torch", "float64", "three")
     x = np.random.default_rng(0).normal(size=(20, 128, 300))
-    one, two, again = (run(workers, "torch", "lstm_gradient", x, threads) for threads in (1, 2, 1))
+    one, again, *more = (run(workers, "torch", "lstm_gradient", x, threads) for threads in (1, 1, 2, 3, 4))
     assert_same(again, one, 0)
-    written(fails(assert_same, two, one, 0, match="weight_ih_l0|sum"))
+    sizes = [gap(other["weight_ih_l0"], one["weight_ih_l0"]).relative for other in more]
+    sizes += [float(abs(other["sum"] - one["sum"]) / np.abs(x).sum()) for other in more]  # of what was summed
+    written(max(sizes))
+    if not any(sizes):
+        pytest.skip("on this CPU 1, 2, 3 and 4 threads give the same bits: the divergence does not show")
 
 
 def test_torch_float16_on_the_cpu(open_lab: Any, workers: dict[str, Worker]) -> None:
@@ -128,3 +135,7 @@ def test_torch_float16_on_the_cpu(open_lab: Any, workers: dict[str, Worker]) -> 
         fails(test_precision.test_o1_trains_close_to_float32_at_any_scale, workers["torch"], 1.0, match="LSTM|Half")
 
 
+def test_torch_bfloat16_on_the_cpu(older_cpu: Worker) -> None:
+    """On a CPU without AVX-512."""
+    with installed(older_cpu, "nothing_refused"):
+        fails(test_precision.test_o1_is_refused_where_the_lstm_has_no_bfloat16, older_cpu, match="LSTM")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parity_tests.divergences import PAGE, Row, read_rows
+from parity_tests.divergences import NUMBER, PAGE, Row, assert_written, read_rows
 
 ROWS = read_rows()
 FOLDERS = ("parity_tests", "tests")
@@ -45,3 +45,28 @@ def test_a_row_of_another_width_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("parity_tests.divergences.PAGE", page)
     with pytest.raises(ValueError, match="unpack"):
         read_rows()
+
+
+@pytest.mark.parametrize(("cell", "right", "wrong"), [
+    ("2e-3, or 5 elsewhere", (0.7e-3, 2e-3, 5.9e-3), (0.6e-3, 6.1e-3, float("nan"))),
+    ("a rounding of float64 (6.6e-16)", (0.0, 1.5e-16, 9e-13), (2e-12, 1e-7, float("nan"))),
+    ("a rounding of float32 (1.2e-7)", (2e-12, 1.3e-8, 1.2e-7, 2e-5), (0.0, 1e-15, 1e-4, float("nan"))),
+])
+def test_sizes_are_held_to_what_their_row_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cell: str,
+                                               right: tuple[float, ...], wrong: tuple[float, ...]) -> None:
+    """A number to a factor of three, a rounding to its bounds: its own number is what one CPU made of it."""
+    page = tmp_path / "divergences.md"
+    page.write_text(f"| a | {cell} | b | `test_a::test_b` | `test_c::test_d` |\n")
+    monkeypatch.setattr("parity_tests.divergences.PAGE", page)
+    for size in right:
+        assert_written("test_c::test_d", size)
+    for size in wrong:
+        with pytest.raises(AssertionError, match="test_c::test_d"):
+            assert_written("test_c::test_d", size)
+
+
+def test_no_row_asserts_a_rounding_by_its_number() -> None:
+    """A size as small as a rounding is one, unless the row says what it is that is rounded, alike on every CPU."""
+    for row in ROWS:
+        found = NUMBER.search(row.size)
+        assert found is None or float(found[0]) > 1e-6 or "what rounding" in row.size, row.size
