@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from core.randomness import Array
-from tests.running import ROOT, environment
+from tests.running import HANG, ROOT, environment
 
 SIZES = {"audio": 6, "video": 5, "text": 8, "audio_hidden": 4, "video_hidden": 3, "text_hidden": 6, "text_out": 6,
          "rank": 2, "output_dim": 2}  # a square text linear: a wrong transposition keeps its shape
@@ -36,7 +36,7 @@ def write_with(framework: str, folder: Path) -> Path:
     np.savez(folder / "rows.npz", **rows())
     script = ROOT / "tests" / "published" / f"write_{framework}.py"
     done = subprocess.run([sys.executable, str(script), json.dumps(SIZES)], cwd=folder, capture_output=True, text=True,
-                          timeout=120, env=environment(folder, {}))
+                          timeout=HANG, env=environment(folder, {}))
     assert done.returncode == 0, done.stderr
     return folder
 

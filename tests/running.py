@@ -25,6 +25,7 @@ from core.randomness import Array
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = {"train": 24, "valid": 10, "test": 12}
 AUDIO, VIDEO, STEPS, WORD = 6, 5, 7, 8
+HANG = 600  # seconds that end a test which hangs; no command takes a tenth of it, on a machine that is busy too
 SMALL = ("--audio_hidden", "4", "--video_hidden", "3", "--text_hidden", "5", "--rank", "2", "--batch_size", "10")
 
 
@@ -85,7 +86,7 @@ def run(folder: Path, backend: str, command: str, *flags: str, code: int = 0, **
         ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; it has to exit with `code`."""
     process = start(folder, backend, command, *flags, **more)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == code, f"exit {process.returncode}, expected {code}\n{out}\n{err}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

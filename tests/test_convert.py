@@ -33,7 +33,7 @@ from tests.published_files import (
     torch_legacy,
     write_with,
 )
-from tests.running import ROOT, only_error
+from tests.running import HANG, ROOT, only_error
 
 FILES = {
     "torch": ("module_zip.pt", "module_legacy.pt", "dict_zip.pt", "dict_legacy.pt", "dict_double.pt", "wrapped.pt",
@@ -176,7 +176,7 @@ def test_command_writes_a_checkpoint_and_says_what_it_assumed(tmp_path: Path) ->
     code = ("import sys; from core.convert.__main__ import main; code = main(sys.argv[1:]); "
             "assert not {'torch', 'paddle', 'mindspore'} & sys.modules.keys(); sys.exit(code)")
     done = subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True,
-                          timeout=60)
+                          timeout=HANG)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Paddle pickle, iemocap" in done.stdout and "rank 2" in done.stdout and f"wrote {target}" in done.stdout
     assert "max_len 20" in done.stdout and "audio_dropout 0.3" in done.stdout and "emotion" not in done.stdout

@@ -140,7 +140,8 @@ SEED = {protocol: pickle.dumps({b"train": {b"a": np.arange(3.0), b"o": np.array(
         for protocol in (0, 2, 5)}
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])  # it may be busy here
 @given(protocol=st.sampled_from(sorted(SEED)),
        edits=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3)), min_size=1, max_size=4))
 def test_garbage_is_a_user_error(tmp_path: Path, protocol: int, edits: list[tuple[float, bytes]]) -> None:

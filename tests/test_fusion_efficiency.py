@@ -31,7 +31,7 @@ from core.plan import Batch
 from core.randomness import Array, dropout_masks
 from core.state import State, initial_state
 from core.worker import Worker
-from tests.running import environment, needs, only_error
+from tests.running import HANG, environment, needs, only_error
 
 TINY: dict[str, Any] = {"dataset": "mosi", "audio_hidden": 3, "video_hidden": 2, "text_hidden": 5, "text_out": 4,
                         "batch_size": 4}
@@ -216,7 +216,7 @@ def test_repeated_names() -> None:
 
 def command(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "benchmarks.fusion_efficiency", *flags], cwd=folder, text=True,
-                          capture_output=True, timeout=200, env=environment(folder, {}))
+                          capture_output=True, timeout=HANG, env=environment(folder, {}))
 
 
 def test_the_command_measures_prints_and_writes(tmp_path: Path) -> None:

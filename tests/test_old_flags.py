@@ -10,7 +10,7 @@ import pytest
 
 from core.config import Config, make_config
 from core.flags import make_parser, read_values
-from tests.running import Refuse, needs, only_error, start, train_flags
+from tests.running import HANG, Refuse, needs, only_error, start, train_flags
 
 SAME: list[tuple[list[str], str, Any]] = [
     (["--run_id", "19260817"], "run_id", 19260817),
@@ -87,7 +87,7 @@ def test_cuda_true_asks_for_cuda(data: Path, tmp_path: Path) -> None:
     """On a machine without CUDA that is an error with the way out; on one with it, it works."""
     needs("torch")
     process = start(tmp_path, "torch", "train", *train_flags("mosi", data, tmp_path, "--cuda", "True", "--epochs", "1"))
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=HANG)
     warning, *rest = err.splitlines(keepends=True)
     assert warning == "warning: --cuda is old; use --device cuda\n"
     if process.returncode == 0:

@@ -13,12 +13,12 @@ from core.errors import RunFailed
 from core.guard import guarded
 from parity.ladder import RUNGS
 from tests.conftest import Run
-from tests.running import SMALL, environment, needs, only_error
+from tests.running import HANG, SMALL, environment, needs, only_error
 
 
 def compare(folder: Path, *flags: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run([sys.executable, "-m", "parity", *flags], cwd=folder, text=True, capture_output=True,
-                          env=environment(folder, {}), timeout=300)
+                          env=environment(folder, {}), timeout=HANG)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -16,7 +16,7 @@ from core.data.published import POM_TRAITS
 from core.tables.plan import Job, run_path
 from core.tables.report import main, write_tables
 from tests.conftest import Run
-from tests.running import environment, only_error
+from tests.running import HANG, environment, only_error
 from tests.table_folders import LEAK, NO_TEXT, NOT_PUBLISHED, finish, job, plan
 
 AV = ("audio", "video")
@@ -307,7 +307,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     only_error(capsys.readouterr().err, "expected one folder, found nothing", "usage: python -m core.tables.report")
     plan(tmp_path, job("iemocap", "sad"))
     done = subprocess.run([sys.executable, "-m", "core.tables.report", str(tmp_path)], capture_output=True, text=True,
-                          env=environment(tmp_path, {}), cwd=tmp_path, timeout=120)
+                          env=environment(tmp_path, {}), cwd=tmp_path, timeout=HANG)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'report.html'}"
 

@@ -26,6 +26,7 @@ from core.plan import Batch
 from core.run_folder import new_run_folder, newest_run
 from tests.conftest import Run
 from tests.running import (
+    HANG,
     ROWS,
     assert_same_run,
     content_of,
@@ -234,12 +235,12 @@ def test_a_full_disk(data: Path, tmp_path: Path, classified: Run) -> None:
 
 def interrupt(process: subprocess.Popen[str], folder: Path, rows: int) -> tuple[str, str]:
     """Press Ctrl-C once the history has `rows` lines; what the process then printed."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG
     while not (folder / "history.jsonl").exists() or len(history(folder)) < rows:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == 1
     return out, err
 
