@@ -4,9 +4,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -54,6 +56,24 @@ def test_another_run_is_told_apart(workers: dict[str, Worker], reference: Any, k
     changed = {"learning_rate": 0.003001, "weight_decay": 0.0011, "seed": 1}[key]
     other = whole(workers, "torch", {**SHORT, "precision": "float64", key: changed})
     assert judge(base, other, nudges, "float64").problems
+
+
+def record(**changes: Any) -> Record:
+    """A run of one step in one epoch."""
+    one = np.ones(1)
+    return replace(Record("torch", None, one, one, one, 1, 1, np.full((2, 1), 4.0), {"MAE": 0.12345}, "", {}, 1e-9),
+                   **changes)
+
+
+def test_a_printed_digit_decides_in_float64_only() -> None:
+    """0.12345 and what float32 makes of it on another CPU are printed as .1235 and .1234."""
+    base, nudges = record(), [record(nudged="audio_factor")]
+    other = record(backend="paddle", metrics={"MAE": 0.12345 - 1e-8}, predictions=np.full((2, 1), 4.0 + 1e-7))
+    verdict = judge(base, other, nudges, "float32")
+    assert verdict.problems == () and not verdict.same_end
+    assert judge(base, other, nudges, "float64").problems
+    for changes in ({"best_epoch": 2}, {"stop_epoch": 2}, {"predictions": np.full((2, 1), 4.001)}):
+        assert judge(base, replace(other, **changes), nudges, "float32").problems, changes
 
 
 CELLS = {
