@@ -26,9 +26,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     seen: list[Path] = []
     original = readers.load_pickle
 
-    def counted(path: Path, way_out: str) -> Any:
+    def counted(path: Path, *way_out: str) -> Any:
         seen.append(path)
-        return original(path, way_out)
+        return original(path, *way_out)
 
     monkeypatch.setattr(readers, "load_pickle", counted)
     return seen

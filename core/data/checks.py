@@ -46,6 +46,10 @@ def features(value: Any, modality: str, where: str, way_out: str) -> Numbers:
     array = numeric(value, where, way_out)
     if modality != "text" and array.ndim == 3 and array.shape[1] == 1:
         array = array[:, 0]
+    elif modality != "text" and array.ndim == 3 and 0 not in array.shape:
+        raise UserError(f"{where}: shape {array.shape}, a sequence of {array.shape[1]} steps in each row; LMF and TFN "
+                        f"take one vector per row, {SHAPE[modality]}, and no model here takes sequences of {modality}; "
+                        "average over the steps, array.mean(axis=1), with padding left out")
     if array.ndim != RANK[modality] or 0 in array.shape:
         raise UserError(f"{where}: shape {array.shape}, expected {SHAPE[modality]}, "
                         f"none of them 0; {way_out}")
@@ -69,7 +73,7 @@ def label(value: Any, known: Published, where: str, way_out: str) -> npt.NDArray
     if len(bad):
         row, column = bad[0]
         raise UserError(f"{where}: {array[row, column]} in row {row}, column {column} ({len(bad)} such), "
-                        f"expected finite labels; repair or drop those rows, or {way_out}")
+                        f"expected finite labels; {way_out}")
     if known.label_range is None:
         return _class_index(array, where, way_out)
     low, high = known.label_range

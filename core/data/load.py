@@ -10,7 +10,7 @@ import numpy as np
 from core.config import Config
 from core.data.cleaning import sentences
 from core.data.provenance import caveats
-from core.data.published import PUBLISHED, label_names
+from core.data.published import PUBLISHED, REPAIR, label_names
 from core.data.readers import missing_modality
 from core.data.record import Dataset, Split, dims_of
 from core.data.store import SCHEMA, read_store
@@ -36,8 +36,7 @@ def source_path(config: Config) -> Path:
 def _published(config: Config) -> Dataset:
     source, known = source_path(config), PUBLISHED[config.dataset]
     if not source.is_file():
-        raise UserError(f"{source}: no such file; put the published {known.name}.pkl there "
-                        f"({known.file_bytes} bytes, sha256 {known.sha256}), give its place with "
+        raise UserError(f"{source}: no such file; put {known.file} there, give its place with "
                         "--data_dir, or use --data synthetic")
     folder = config.store_dir or source.parent / "store"
     store, arrays = read_store(source, config.dataset, folder, config.emotion, config.modalities)
@@ -70,6 +69,5 @@ def _check_useful(config: Config, where: str, present: list[str], useless: dict[
         if modality not in present:
             raise UserError(missing_modality(where, modality, tuple(good)))
         if modality in useless:
-            way_out = (f"leave {modality} out with --modalities {','.join(good)}" if good
-                       else PUBLISHED[config.dataset].way_out)
+            way_out = f"leave {modality} out with --modalities {','.join(good)}" if good else REPAIR
             raise UserError(f"{useless[modality]}, expected features that differ between rows; {way_out}")

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 SPLITS = ("train", "valid", "test")
 FEATURE_KEYS = {"audio": ("covarep", "audio"), "video": ("facet", "video"), "text": ("glove", "text")}
 LABEL_KEYS = ("label",)
+REPAIR = "repair the file; the README lists under Data what it has to hold"  # users' own data: no way out but theirs
 POM_TRAITS = (
     "confident", "passionate", "pleasant", "dominant", "credible", "vivid", "expertise", "entertaining",
     "reserved", "trusting", "relaxed", "outgoing", "thorough", "nervous", "persuasive", "humorous",
@@ -40,10 +42,14 @@ class Published:
         return len(self.label_names)
 
     @property
-    def way_out(self) -> str:
-        """The end of every message about an unusable file."""
-        return (f"use the published {self.name}.pkl ({self.file_bytes} bytes, sha256 {self.sha256}) "
-                "or --data synthetic")
+    def file(self) -> str:
+        """How to know the published file."""
+        return f"the published {self.name}.pkl ({self.file_bytes} bytes, sha256 {self.sha256})"
+
+    def way_out_of_damage(self, path: Path) -> str:
+        """For a file that is no whole pickle: under the published name it may be a broken copy of that one."""
+        published = f"; {self.file} can be fetched again" if path.name == f"{self.name}.pkl" else ""
+        return f"write it again with pickle.dump{published}"
 
 
 # POM's scale is nominally 1 to 7, but its labels are means of raters and go down to 0.67: hence 0 to 7.

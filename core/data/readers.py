@@ -13,7 +13,7 @@ from typing import Any
 from core.config import EMOTIONS, MODALITIES
 from core.data import checks
 from core.data.cleaning import clean
-from core.data.published import FEATURE_KEYS, LABEL_KEYS, PUBLISHED, SPLITS, Published
+from core.data.published import FEATURE_KEYS, LABEL_KEYS, PUBLISHED, REPAIR, SPLITS, Published
 from core.data.unpickle import load_pickle
 from core.errors import UserError
 from core.randomness import Array
@@ -39,23 +39,23 @@ def read_published(path: Path, dataset: str) -> dict[str, Part]:
     split, key, value and expectation, for whatever is wrong.
     """
     known = PUBLISHED[dataset]
-    top = _mapping(load_pickle(path, known.way_out), str(path), known.way_out)
+    top = _mapping(load_pickle(path, REPAIR, known.way_out_of_damage(path)), str(path))
     if dataset != "iemocap":
         return {"": _part(top, str(path), known)}
     emotions = [emotion for emotion in EMOTIONS if emotion in top]
     if not emotions:
         raise UserError(f"{path}: has {checks.listed(top)}, expected the emotions {', '.join(EMOTIONS)}; "
-                        f"{known.way_out}")
+                        f"{REPAIR}")
     parts = {}
     for emotion in emotions:
         where = f"{path}: {emotion}"
-        parts[emotion] = _part(_mapping(top[emotion], where, known.way_out), where, known)
+        parts[emotion] = _part(_mapping(top[emotion], where), where, known)
     return parts
 
 
-def _mapping(value: Any, where: str, way_out: str) -> dict[str, Any]:
+def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise UserError(f"{where}: is a {type(value).__name__}, expected a dict; {way_out}")
+        raise UserError(f"{where}: is a {type(value).__name__}, expected a dict; {REPAIR}")
     return checks.keys_of(value)
 
 
@@ -64,8 +64,8 @@ def _part(top: dict[str, Any], where: str, known: Published) -> Part:
     for split in SPLITS:
         if split not in top:
             raise UserError(f"{where}: no split {split!r}, found {checks.listed(top)}, expected "
-                            f"{', '.join(SPLITS)}; {known.way_out}")
-        _read_split(part, split, _mapping(top[split], f"{where}: {split}", known.way_out), where, known)
+                            f"{', '.join(SPLITS)}; {REPAIR}")
+        _read_split(part, split, _mapping(top[split], f"{where}: {split}"), where, known)
     _check_splits_agree(part, where, known)
     return part
 
@@ -78,7 +78,7 @@ def _read_split(part: Part, split: str, content: dict[str, Any], where: str, kno
         if key is None:
             continue
         place = f"{where}: {split} {key}"
-        raw = checks.features(content[key], modality, place, known.way_out)
+        raw = checks.features(content[key], modality, place, REPAIR)
         arrays[modality], counts = clean(raw)
         part.cleaning[split][modality] = counts
         if split == "train":
@@ -87,13 +87,13 @@ def _read_split(part: Part, split: str, content: dict[str, Any], where: str, kno
                 part.useless[modality] = f"{place}: {reason}"
     key = next((name for name in LABEL_KEYS if name in content), None)
     if key is None:
-        raise UserError(f"{where}: {split}: no key 'label', found {checks.listed(content)}; {known.way_out}")
-    arrays["label"] = checks.label(content[key], known, f"{where}: {split} {key}", known.way_out)
+        raise UserError(f"{where}: {split}: no key 'label', found {checks.listed(content)}; {REPAIR}")
+    arrays["label"] = checks.label(content[key], known, f"{where}: {split} {key}", REPAIR)
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in rows.items())
         raise UserError(f"{where}: {split}: differing numbers of rows ({counted}), expected the same in all; "
-                        f"{known.way_out}")
+                        f"{REPAIR}")
     part.arrays[split] = arrays
 
 
@@ -116,11 +116,11 @@ def _check_splits_agree(part: Part, where: str, known: Published) -> None:
             if expected is None or found is None:
                 lacking = "train" if expected is None else split
                 raise UserError(f"{where}: {lacking}: no key {FEATURE_KEYS[modality][0]!r} ({modality}), "
-                                f"expected it in all splits or in none; {known.way_out}")
+                                f"expected it in all splits or in none; {REPAIR}")
             if expected.shape[1:] != found.shape[1:]:
                 wanted = ", ".join(map(str, expected.shape[1:]))
                 raise UserError(f"{where}: {split} {modality}: shape {found.shape}, expected "
-                                f"(rows, {wanted}) as in train; {known.way_out}")
+                                f"(rows, {wanted}) as in train; {REPAIR}")
 
 
 def missing_modality(where: str, modality: str, present: tuple[str, ...]) -> str:

@@ -164,18 +164,20 @@ class Unpickler(pickle._Unpickler):
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
-def load_pickle(path: Path, way_out: str = "write it again with pickle.dump") -> Any:
+def load_pickle(path: Path, way_out: str = "write it again with pickle.dump", damaged: str | None = None) -> Any:
     """The dicts, lists, tuples, scalars and NumPy arrays in the pickle `path`; strings may be bytes.
 
     Arrays that aren't plain numbers or strings come back as `UnreadArray`. Raises UserError, one
     line ending in `way_out`, for a file that is missing, empty, truncated, no pickle, or that asks
-    for anything beyond ALLOWED; nothing of the file's choosing has run then.
+    for anything beyond ALLOWED; nothing of the file's choosing has run then. `damaged` is the way out
+    of a file that isn't a whole pickle, where that is another.
     """
+    damaged = damaged or way_out
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
             if size == 0:
-                raise UserError(f"{path}: the file is empty (0 bytes), expected a pickle; {way_out}")
+                raise UserError(f"{path}: the file is empty (0 bytes), expected a pickle; {damaged}")
             return _resolve(Unpickler(file, size).load(), 0, {})
     except UserError:
         raise
@@ -189,7 +191,7 @@ def load_pickle(path: Path, way_out: str = "write it again with pickle.dump") ->
         short = isinstance(error, EOFError) or "exhausted" in str(error) or "truncated" in str(error)
         reason = "the pickle is cut short" if short else "not a readable pickle"
         detail = " ".join(f"{type(error).__name__} {error}".split())[:120]
-        raise UserError(f"{path}: {reason} ({size} bytes, {detail}); {way_out}") from error
+        raise UserError(f"{path}: {reason} ({size} bytes, {detail}); {damaged}") from error
 
 
 def _resolve(value: Any, depth: int, seen: dict[int, Any]) -> Any:
