@@ -106,6 +106,8 @@ def emit(value: Any, python2: bool = False) -> bytes:
         return {None: b"N", True: b"\x88", False: b"\x89"}[value]
     if isinstance(value, int):
         return b"J" + struct.pack("<i", value) if abs(value) < 2**31 else pickle.dumps(value, 2)[2:-1]
+    if isinstance(value, float):
+        return b"G" + struct.pack(">d", value)
     if isinstance(value, str):
         raw = value.encode()
         return b"T" + struct.pack("<i", len(raw)) + raw if python2 else b"X" + struct.pack("<I", len(raw)) + raw
@@ -143,6 +145,52 @@ def torch_legacy(value: Any, storages: dict[str, Array], python2: bool = False, 
     head: list[Any] = [LEGACY_MAGIC, 1001, {"little_endian": True} if system is None else system, value, list(storages)]
     return b"".join(pickled(item, python2) for item in head) + b"".join(
         struct.pack("<q", array.size) + array.tobytes() for array in storages.values())
+
+
+def old_module(tensors: dict[str, Array], **attributes: dict[str, Any]) -> tuple[Any, dict[str, Array]]:
+    """A whole module as PyTorch 0.3 pickled it on a GPU, and its storages: the LSTM's weights share one.
+
+    `attributes` of inner modules, by name, a module without tensors too; those of the network itself under `LMF`.
+    """
+    storages: dict[str, Array] = {}
+
+    def tensor(name: str, data: Array) -> Call:
+        strides = tuple(step // data.itemsize for step in data.strides)
+        key, offset, count, view = str(len(storages)), 0, data.size, None
+        if ".rnn." in name:
+            flat = storages.setdefault("lstm", np.zeros(0, np.float32))
+            key, offset = "lstm", flat.size
+            storages[key] = np.concatenate([flat, np.ascontiguousarray(data).ravel()])
+            count = sum(value.size for other, value in tensors.items() if ".rnn." in other)
+        elif data.ndim == 2:  # stored the other way round, and seen through a view
+            storages[key] = np.concatenate([np.zeros(3, np.float32), np.asfortranarray(data).ravel(order="K")])
+            strides, count, view = (1, data.shape[0]), data.size + 3, (key + "v", 3, data.size)
+        else:
+            storages[key] = data
+        storage = Reference(("storage", Global("torch.cuda", "FloatStorage"), key, "cuda:0", count, view))
+        return Call(Global("torch._utils", "_rebuild_tensor"), (storage, offset, data.shape, strides))
+
+    def ordered(items: dict[str, Any]) -> Call:
+        return Call(Global("collections", "OrderedDict"), ([[key, value] for key, value in items.items()],))
+
+    def module(kind: Any, prefix: str) -> New:
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        named = [*own, *(f"{name}.".removeprefix(prefix) for name in attributes if name.startswith(prefix))]
+        inner = dict.fromkeys(name.split(".")[0] for name in named if "." in name and not name.startswith("LMF"))
+        plain = {name: tensor(prefix + name, value) for name, value in own.items() if "." not in name}
+        buffers = {name: value for name, value in plain.items() if name.startswith("running_")}
+        parameters = {name: Call(Global("torch.nn.parameter", "Parameter"), (value,))
+                      for name, value in plain.items() if name not in buffers}
+        spare = New(Global("torch.backends.cudnn.rnn", "Unserializable"), "<unserializable>")
+        backend = Call(Global("torch.nn.backends.thnn", "_get_thnn_function_backend"), ())
+        return New(kind, {
+            **attributes.get(prefix.removesuffix(".") or "LMF", {}),
+            "_backend": backend, "training": False, "dropout_state": {"desc_0": spare}, "_parameters":
+            ordered(parameters), "_buffers": ordered(buffers), "_modules": ordered({
+                name: module(Global("torch.nn.modules.linear", "Linear"), f"{prefix}{name}.") for name in inner})})
+
+    return module(Reference(("module", Global("model", "LMF"), "model.py", "class LMF: raise SystemExit")),
+                  ""), storages
 
 
 def mindspore_ckpt(tensors: dict[str, Array]) -> bytes:

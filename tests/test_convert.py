@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +21,8 @@ from tests.data_samples import one_line
 from tests.published_files import (
     SIZES,
     STEPS,
-    Call,
-    Global,
-    New,
-    Reference,
     mindspore_ckpt,
+    old_module,
     paddle_tensors,
     rows,
     saved,
@@ -36,11 +32,12 @@ from tests.published_files import (
 from tests.running import HANG, ROOT, only_error
 
 FILES = {
-    "torch": ("module_zip.pt", "module_legacy.pt", "dict_zip.pt", "dict_legacy.pt", "dict_double.pt", "wrapped.pt",
-              "parallel.pt", "parallel_dict.pt"),
+    "torch": ("module_zip.pt", "module_legacy.pt", "module_wrapped.pt", "dict_zip.pt", "dict_legacy.pt",
+              "dict_double.pt", "wrapped.pt", "parallel.pt", "parallel_dict.pt"),
     "paddle": ("single.pkl", "double.pkl", "wrapped.pkl"),
     "mindspore": ("plain.ckpt", "crc.ckpt", "training.ckpt"),
 }
+DROPOUTS = ("audio_dropout", "video_dropout", "text_dropout", "post_fusion_dropout")
 BOUND = {"torch": 1e-12, "paddle": 1e-12, "mindspore": 1e-5}  # MindSpore's own network runs in float32
 
 
@@ -75,6 +72,9 @@ def test_logits_are_those_of_the_network_that_was_saved(written: Callable[[str],
     found = {key: getattr(config if hasattr(config, key) else dims, key) for key in SIZES}
     assert found == SIZES and dims.steps == STEPS and config.dataset == "iemocap"
     assert config.precision == ("float64" if "double" in name else "float32")
+    whole = "module" in name or name == "parallel.pt"  # a whole module tells its dropouts, a state dict nothing
+    assert [getattr(config, key) for key in DROPOUTS] == ([0.15, 0.1, 0.25, 0.4] if whole else [0.3, 0.5, 0.2, 0.5])
+    assert set(checkpoint.progress["settings"]) == (set(DROPOUTS) if whole else set())
     assert "model" not in sys.modules and framework not in sys.modules
 
 
@@ -83,47 +83,6 @@ def test_bfloat16_is_widened(written: Callable[[str], Path]) -> None:
     full, half = (convert(folder / f"dict_{name}.pt", {}).state.weights for name in ("zip", "bfloat16"))
     for name, value in full.items():
         np.testing.assert_allclose(half[name], value, rtol=2**-8)
-
-
-def old_module(tensors: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
-    """A whole module as PyTorch 0.3 pickled it on a GPU, and its storages: the LSTM's weights share one."""
-    storages: dict[str, Array] = {}
-
-    def tensor(name: str, data: Array) -> Call:
-        strides = tuple(step // data.itemsize for step in data.strides)
-        key, offset, count, view = str(len(storages)), 0, data.size, None
-        if ".rnn." in name:
-            flat = storages.setdefault("lstm", np.zeros(0, np.float32))
-            key, offset = "lstm", flat.size
-            storages[key] = np.concatenate([flat, np.ascontiguousarray(data).ravel()])
-            count = sum(value.size for other, value in tensors.items() if ".rnn." in other)
-        elif data.ndim == 2:  # stored the other way round, and seen through a view
-            storages[key] = np.concatenate([np.zeros(3, np.float32), np.asfortranarray(data).ravel(order="K")])
-            strides, count, view = (1, data.shape[0]), data.size + 3, (key + "v", 3, data.size)
-        else:
-            storages[key] = data
-        storage = Reference(("storage", Global("torch.cuda", "FloatStorage"), key, "cuda:0", count, view))
-        return Call(Global("torch._utils", "_rebuild_tensor"), (storage, offset, data.shape, strides))
-
-    def ordered(items: dict[str, Any]) -> Call:
-        return Call(Global("collections", "OrderedDict"), ([[key, value] for key, value in items.items()],))
-
-    def module(kind: Any, prefix: str) -> New:
-        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        inner = dict.fromkeys(name.split(".")[0] for name in own if "." in name)
-        plain = {name: tensor(prefix + name, value) for name, value in own.items() if "." not in name}
-        buffers = {name: value for name, value in plain.items() if name.startswith("running_")}
-        parameters = {name: Call(Global("torch.nn.parameter", "Parameter"), (value,))
-                      for name, value in plain.items() if name not in buffers}
-        spare = New(Global("torch.backends.cudnn.rnn", "Unserializable"), "<unserializable>")
-        backend = Call(Global("torch.nn.backends.thnn", "_get_thnn_function_backend"), ())
-        return New(kind, {
-            "_backend": backend, "training": False, "dropout_state": {"desc_0": spare}, "_parameters":
-            ordered(parameters), "_buffers": ordered(buffers), "_modules": ordered({
-                name: module(Global("torch.nn.modules.linear", "Linear"), f"{prefix}{name}.") for name in inner})})
-
-    return module(Reference(("module", Global("model", "LMF"), "model.py", "class LMF: raise SystemExit")),
-                  ""), storages
 
 
 @pytest.mark.parametrize("python2", [False, True])

@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.flags import make_parser, read_values, shown_default
 from core.guard import guarded
 
-NOT_IN_WEIGHTS = ("emotion", "max_len", "audio_dropout", "video_dropout", "text_dropout")
+NOT_IN_WEIGHTS = ("emotion", "max_len", "audio_dropout", "video_dropout", "text_dropout")  # a whole module has dropouts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> None:
     parser = make_parser("python -m core.convert",
                          "Turn a published checkpoint (Paddle, PyTorch, MindSpore) into one for every backend. "
-                         "Nothing in the file is executed. The architecture is read off the shapes; keys that weights "
-                         "don't tell are defaults or flags.")
+                         "Nothing in the file is executed. The architecture is read off the shapes, and dropouts off a "
+                         "whole module; flags win over these. What the file doesn't tell is a default or a flag.")
     parser.add_argument("--input", metavar="FILE", help="Paddle .pkl, torch.save file or MindSpore .ckpt")
     parser.add_argument("--output", metavar="FILE", help="checkpoint to write, .safetensors")
     given = parser.parse(argv)
@@ -51,8 +51,13 @@ def _report(checkpoint: Checkpoint, source: Path, target: Path, given: set[str])
     shape = ", ".join(widths[modality] for modality in config.modalities)
     print(f"{source}: {checkpoint.progress['format']}, {config.dataset}, {shape}, rank {config.rank}, "
           f"{config.output_dim} outputs, {checkpoint.spec.parameter_count} parameters, {config.precision}")
+    told = checkpoint.progress["settings"]
+    if told:
+        shown = [f"{key} {value:g}" + (f" ({shown_default(getattr(config, key))} was given and wins)"
+                                       if getattr(config, key) != value else "") for key, value in told.items()]
+        print(f"from the module in the file: {', '.join(shown)}")
     assumed = [f"{key} {shown_default(getattr(config, key))}" for key in NOT_IN_WEIGHTS
-               if key not in given and _matters(key, config)]
+               if key not in given and key not in told and _matters(key, config)]
     if assumed:
         print(f"not in the file, so defaults: {', '.join(assumed)}; give them as flags")
     print(f"wrote {target}")

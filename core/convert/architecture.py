@@ -1,4 +1,4 @@
-"""From tensors to a checkpoint: the architecture is read off the shapes, the rest are defaults and flags."""
+"""From tensors to a checkpoint: the architecture is read off the shapes, dropouts off a whole module."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from core.checkpoint import Checkpoint
 from core.config import MODALITIES, OUTPUTS, Config, make_config
 from core.convert.names import to_neutral
 from core.convert.readers import read_source
+from core.convert.settings import dropouts, refuse_other_outputs
 from core.errors import UserError
 from core.files import sha256_of
 from core.models import BATCHNORM_EPS, InputDims, build_spec
@@ -23,13 +24,16 @@ Tensors = Mapping[str, Array]
 def convert(path: Path, given: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> Checkpoint:
     """The network in `path` as a checkpoint with weights only, in the precision of the file or of `given`.
 
-    `given` are keys of the configuration that win over defaults; `origin` tells where each came from.
+    `given` are keys of the configuration that win over the dropouts of a whole module, and these over defaults;
+    `origin` tells where each came from. What the module told stands in the checkpoint's progress, under `settings`.
     Raises UserError, one line naming tensors and reason, for a file that isn't one LMF network.
     """
     source = read_source(path)
     tensors = to_neutral(source, path)
     detected, dims = detect(tensors, path)
-    config = _config(path, tensors, detected, given, origin or {})
+    told = dropouts(source.settings, detected["modalities"], given, path)
+    config = _config(path, tensors, detected, told | dict(given), origin or {})
+    refuse_other_outputs(source.settings, config, path)
     if "text" in config.modalities:
         dims = InputDims(dims.audio, dims.video, dims.text, config.max_len)
     spec = build_spec(config, dims)
@@ -42,7 +46,7 @@ def convert(path: Path, given: Mapping[str, Any], origin: Mapping[str, str] | No
     with np.errstate(over="ignore"):  # what overflows is refused as inf below
         weights = {p.name: tensors[p.name].astype(config.precision) for p in spec.parameters}
     _check_numbers(path, weights)
-    progress = {"source": path.name, "sha256": sha256_of(path), "format": source.kind}
+    progress = {"source": path.name, "sha256": sha256_of(path), "format": source.kind, "settings": told}
     return Checkpoint(config, dims, f"converted from {source.kind}", "", State(weights), progress)
 
 

@@ -129,27 +129,35 @@ class WeightsUnpickler(Unpickler):
     dispatch[pickle.BINPERSID[0]] = pickle._Unpickler.dispatch[pickle.BINPERSID[0]]
 
 
-def named_tensors(value: Any) -> Mapping[str, Any]:
-    """Name -> tensor stand-in, in a state dict, a whole module, or a checkpoint that holds one of them.
+def unwrapped(value: Any) -> Module | dict[str, Any]:
+    """The state dict or whole module in `value`, which may be a checkpoint that holds one of them.
 
     Raises Refused for anything else.
     """
     for _ in range(3):
         if isinstance(value, Module):
-            found: dict[str, Any] = {}
-            _walk(value, "", found, set())
-            return found
+            return value
         if not isinstance(value, dict):
             raise Refused(f"a {type(value).__name__} where a state dict or a module should be")
         value = {text(key): item for key, item in value.items()}
         inner = next((value[key] for key in WRAPPERS if isinstance(value.get(key), (dict, Module))), None)
         if inner is None:
-            return {key: _unwrapped(item) for key, item in value.items() if key != PADDLE_NAMES}
+            return dict(value)
         value = inner
     raise Refused("a state dict within too many dicts")
 
 
-def _unwrapped(item: Any) -> Any:
+def named_tensors(value: Any) -> Mapping[str, Any]:
+    """Name -> tensor stand-in, in a state dict or a whole module. Raises Refused for anything else."""
+    inner = unwrapped(value)
+    if isinstance(inner, dict):
+        return {key: _array_of(item) for key, item in inner.items() if key != PADDLE_NAMES}
+    found: dict[str, Any] = {}
+    _walk(inner, "", found, set())
+    return found
+
+
+def _array_of(item: Any) -> Any:
     """Paddle writes (name, array) where a state dict lies in another dict."""
     return item[1] if isinstance(item, tuple) and len(item) == 2 else item
 
@@ -160,15 +168,16 @@ def _walk(module: Module, prefix: str, found: dict[str, Any], seen: set[int]) ->
         raise Refused(f"module {prefix[:80]!r} twice")
     seen.add(id(module))
     for kind in ("_parameters", "_buffers"):
-        found.update({prefix + name: item for name, item in _part(module, kind).items() if item is not None})
-    for name, item in _part(module, "_modules").items():
+        found.update({prefix + name: item for name, item in part_of(module, kind).items() if item is not None})
+    for name, item in part_of(module, "_modules").items():
         if isinstance(item, Module):
             _walk(item, f"{prefix}{name}.", found, seen)
         elif item is not None:
             raise Refused(f"module {(prefix + name)[:80]!r}, a {type(item).__name__}")
 
 
-def _part(module: Module, kind: str) -> dict[str, Any]:
+def part_of(module: Module, kind: str) -> dict[str, Any]:
+    """Parameters, buffers or modules of a module, by name."""
     part = module.attributes.get(kind, {})
     if not isinstance(part, dict):
         raise Refused(f"{kind} of a {module.name}, a {type(part).__name__}")

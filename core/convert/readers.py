@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from core.checkpoint import FORMAT
 from core.convert.mindspore_files import read_ckpt
 from core.convert.pickles import MAX_TENSORS, WeightsUnpickler, named_tensors
+from core.convert.settings import Setting, settings_of
 from core.convert.standins import Storage
 from core.convert.torch_files import MAGIC, read_legacy, read_zip
 from core.data.unpickle import Refused
@@ -24,11 +25,12 @@ MOST_SHARING = 8  # Paddle names the LSTM's tensors twice, bfloat16 is widened t
 
 @dataclass(frozen=True)
 class Source:
-    """Tensors as a file has them: names and layouts are the framework's own."""
+    """Tensors as a file has them: names and layouts are the framework's own. settings: those of a whole module."""
 
     kind: str
     framework: str
     tensors: Mapping[str, Array]
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
 
 def read_source(path: Path) -> Source:
@@ -44,7 +46,8 @@ def read_source(path: Path) -> Source:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); {WAY_OUT}") from error
     kind, framework, reader = _format(path, head)
     try:
-        tensors = _arrays(reader(path), path.stat().st_size)
+        value = reader(path)
+        tensors, settings = _arrays(value, path.stat().st_size), settings_of(value)
     except UserError:
         raise
     except Refused as error:
@@ -55,7 +58,7 @@ def read_source(path: Path) -> Source:
         detail = f"{type(error).__name__} {_line(error)}"[:160]
         raise UserError(f"{path}: not a readable {kind} ({path.stat().st_size} bytes, {detail}); it may be cut "
                         f"short: fetch it again; {WAY_OUT}") from error
-    return Source(kind, framework, tensors)
+    return Source(kind, framework, tensors, settings)
 
 
 def _format(path: Path, head: bytes) -> tuple[str, str, Callable[[Path], Any]]:

@@ -25,6 +25,7 @@ with torch.no_grad():
 legacy = {"_use_new_zipfile_serialization": False}
 torch.save(network, "module_zip.pt")
 torch.save(network, "module_legacy.pt", **legacy)
+torch.save({"epoch": 3, "model": network}, "module_wrapped.pt")
 torch.save(network.state_dict(), "dict_zip.pt")
 torch.save(network.state_dict(), "dict_legacy.pt", **legacy)
 torch.save(double.state_dict(), "dict_double.pt")
