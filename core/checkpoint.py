@@ -4,7 +4,9 @@ safetensors executes nothing on loading. Files are written whole, so a half-writ
 """
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from core.randomness import Array
 from core.state import State, check_weights
 
 FORMAT = "lmf-checkpoint-1"
+FOREIGN_HEADS = (b"PK\x03\x04", b"\x80")  # zip files and pickles
+FOREIGN_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".pdparams")
 KINDS = ("weights", "exp_avg", "exp_avg_sq")
 
 
@@ -65,11 +69,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); "
-                        "use a checkpoint of this project") from error
+        raise UserError(f"{path}: not a readable safetensors file ({error}); {_way_out(path)}") from error
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: format is {metadata.get('format')!r}, expected {FORMAT!r}; "
-                        "use a checkpoint of this project")
+        raise UserError(f"{path}: format is {metadata.get('format')!r}, expected {FORMAT!r}; use a checkpoint of this "
+                        "project, or convert what Paddle, PyTorch or MindSpore wrote: python -m core.convert --input "
+                        "FILE --output FILE.safetensors")
     weights, exp_avg, exp_avg_sq = (_part(tensors, kind) for kind in KINDS)
     try:
         record = json.loads(metadata["record"])
@@ -81,6 +85,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
                         "use a checkpoint of this project") from error
     check_weights(checkpoint.spec, state.weights, str(path))
     return checkpoint
+
+
+def _way_out(path: Path) -> str:
+    """How to go on with a file that isn't safetensors: a published port's is told by its first bytes or its name."""
+    head = b""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(max(map(len, FOREIGN_HEADS)))
+    if head.startswith(FOREIGN_HEADS) or path.suffix in FOREIGN_SUFFIXES:
+        source, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(".safetensors")))
+        return f"if a published port wrote it: python -m core.convert --input {source} --output {target}"
+    return "use a checkpoint of this project"
 
 
 def _part(tensors: Mapping[str, Array], kind: str) -> dict[str, Array]:

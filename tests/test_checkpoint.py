@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,26 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     refused(path, "record")
     save_file({"x": np.zeros(2)}, path, metadata={"format": "lmf-checkpoint-1", "record": "{]"})
     refused(path, "record")
+
+
+def test_files_of_other_programs_are_sent_to_the_conversion(refuse: Refuse, tmp_path: Path) -> None:
+    """By name or by content; the command that is named has to be one that a shell takes as it stands."""
+    for name, content in (("x.pkl", b"\x80\x02}."), ("a b.pt", b"PK\x03\x04"), ("x.ckpt", b"\n\x01"),
+                          ("x.pdparams", b"\x80\x04"), ("weights", b"\x80\x02")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        for command in ("evaluate", "infer", "export"):
+            line = refuse(command, "--checkpoint", str(path), words=(str(path), "not a readable safetensors file"))
+            words = shlex.split(line.strip().partition("wrote it: ")[2])
+            assert words == ["python", "-m", "core.convert", "--input", str(path), "--output",
+                             str(path.with_suffix(".safetensors"))]
+    path = tmp_path / "other.safetensors"
+    save_file({"x": np.zeros(2)}, path)
+    refused(path, "format is None", "python -m core.convert")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(path)
+    assert "core.convert" not in str(caught.value), "a broken safetensors file is no matter of conversion"
 
 
 def test_tensors_that_do_not_fit_the_record(tmp_path: Path) -> None:
