@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,9 +61,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of any backend; of a run folder, its best. Raises UserError naming the file and its fault."""
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / "best.safetensors"
-    if not path.is_file():
+    if not os.path.isfile(path):  # of a name too long for a file too
         raise UserError(f"{path}: no such checkpoint file; a run writes best.safetensors and last.safetensors")
     try:
         with safe_open(path, framework="numpy") as file:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from core.metrics import evaluate as all_metrics
 from core.models import build_spec
 from core.run_folder import newest_run, write_predictions
 from core.state import check_weights
+from core.text import say
 from core.trainer import full_state, refuse_changes, start_run
 
 Given = dict[str, Any]
@@ -67,7 +69,7 @@ def train(backend: str, given: Given) -> None:
                         f"python -m backends.{backend}.train --resume {path}") from None
     print_metrics(metrics["test"], f"{dataset.title} test, {backend}, best of {metrics['epochs']} epochs: "
                                    f"{metrics['best_epoch']}", dataset.notes)
-    print(f"run folder: {path}")
+    say(f"run folder: {path}")
 
 
 def _start(backend: str, given: Given) -> tuple[Config, Path | None]:
@@ -76,7 +78,7 @@ def _start(backend: str, given: Given) -> tuple[Config, Path | None]:
     if "resume" not in given:
         return make_config(values, origin), None
     path = Path(given["resume"]) if given["resume"] else newest_run(make_config(values, origin), backend)
-    if not (path / "config.yaml").is_file():
+    if not os.path.isfile(path / "config.yaml"):
         raise UserError(f"--resume {path}: not a run folder (no config.yaml); give the path that the run printed")
     saved = read_yaml(path / "config.yaml")
     config = make_config({**saved, **values}, origin)
@@ -127,11 +129,18 @@ def evaluate(backend: str, given: Given) -> None:
     print_cleaning(dataset)
     print_metrics(metrics, f"{dataset.title} {name}, {backend}, checkpoint: {checkpoint.backend}", dataset.notes)
     if "output" in given:
-        stem = Path(given["output"])
+        stem = _stem(given["output"])
         write_json(stem.with_name(stem.name + ".json"),
                    {"data": dataset.title, "synthetic": dataset.synthetic, "split": name, "backend": backend,
                     "checkpoint": given["checkpoint"], "metrics": metrics})
         write_predictions(stem, output, label, dataset.task, dataset.label_names)
+
+
+def _stem(text: str) -> Path:
+    """What the files of an --output begin with. Raises UserError for a folder."""
+    if not Path(text).name:
+        raise UserError(f"--output {text!r}: expected the beginning of a file's name, such as results/valid")
+    return Path(text)
 
 
 def _infer_parser(prog: str) -> Parser:
@@ -146,15 +155,16 @@ def infer(backend: str, given: Given) -> None:
     checkpoint, config = _open_checkpoint(given)
     if "input" not in given:
         raise UserError("--input is required: a .npz, .safetensors or .pkl file with the modalities' arrays")
+    stem = _stem(given.get("output", "predictions"))
     arrays, cleaned = read_unlabelled(Path(given["input"]), config.modalities, checkpoint.dims, config.max_len)
     session = _open_trained(backend, checkpoint, config)
     session.load_data("input", arrays)
-    files = write_predictions(Path(given.get("output", "predictions")), session.predict("input"), None, config.task,
+    files = write_predictions(stem, session.predict("input"), None, config.task,
                               label_names(config.dataset, config.emotion))
     for modality, counts in cleaned.items():
         if any(counts.values()):
-            print(f"cleaned to 0: {modality} {json.dumps(counts)}")
-    print(f"wrote {files[0]} and {files[1]}: {len(next(iter(arrays.values())))} rows")
+            say(f"cleaned to 0: {modality} {json.dumps(counts)}")
+    say(f"wrote {files[0]} and {files[1]}: {len(next(iter(arrays.values())))} rows")
 
 
 def _export_parser(prog: str) -> Parser:
@@ -171,7 +181,7 @@ def export(backend: str, given: Given) -> None:
     path = Path(given["output"])
     session = _open_trained(backend, checkpoint, config)
     files = session.export(path, path.suffix.removeprefix("."))
-    print("wrote " + " and ".join(map(str, files)))
+    say("wrote " + " and ".join(map(str, files)))
 
 
 COMMANDS: dict[str, tuple[Callable[[str], Parser], Callable[[str, Given], None]]] = {

@@ -5,6 +5,7 @@ Default values are the POM "confident" setting of the original authors' hyperpar
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from pydantic import (
 )
 
 from core.errors import UserError
+from core.text import shown
 
 MODALITIES = ("audio", "video", "text")
 EMOTIONS = ("happy", "sad", "angry", "neutral")
@@ -28,6 +30,7 @@ OUTPUTS = {"mosi": 1, "pom": 16, "iemocap": 2}
 DROPOUTS = (0.0, 0.1, 0.15, 0.2, 0.3, 0.5)
 RATES = (0.0003, 0.0005, 0.001, 0.003)
 RUN_PLACES = ("run_id", "signature", "output_path", "model_path")  # keys that name and place a run's folder
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes; what file systems take
 EPOCHS = {"mosi": 500, "pom": 500, "iemocap": 100}
 
 
@@ -57,7 +60,7 @@ def _frozen(value: Any) -> Any:
 def _loss_scale(value: Any) -> Any:
     try:
         return value if value == "dynamic" else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("expected dynamic or a number") from None
 
 
@@ -170,6 +173,22 @@ class Config(BaseModel):
             raise ValueError("is a truth value, which this key doesn't take")
         return value
 
+    @field_validator("data_dir", "store_dir", "output_path", "model_path", mode="before")
+    @classmethod
+    def _a_path_that_can_be(cls, value: Any) -> Any:
+        """A file may say what no file system takes; asked for it, the system would answer with an exception."""
+        if isinstance(value, (str, Path)):
+            try:
+                names = os.fsencode(value).split(b"/")
+            except UnicodeEncodeError:  # half of a pair of surrogates
+                raise ValueError("holds a character that no path can have") from None
+            if b"\0" in b"".join(names):
+                raise ValueError("holds a NUL, which no path can have")
+            if max(map(len, names)) > LONGEST_NAME or sum(map(len, names)) > LONGEST_PATH:
+                raise ValueError(f"is too long for a path: at most {LONGEST_NAME} bytes between two slashes, "
+                                 f"{LONGEST_PATH} in all")
+        return value
+
     @model_validator(mode="after")
     def _resolve(self) -> Config:
         """Fill the defaults that depend on other keys, and refuse combinations without a meaning."""
@@ -221,7 +240,7 @@ def make_config(values: Mapping[str, Any], origin: Mapping[str, str] | None = No
     origin = origin or {}
     unknown = [key for key in values if key not in Config.model_fields]
     if unknown:
-        raise UserError(f"{origin.get(unknown[0], 'configuration')}: unknown key {unknown[0]!r}; "
+        raise UserError(f"{origin.get(unknown[0], 'configuration')}: unknown key {shown(unknown[0])}; "
                         "docs/configuration.md lists all keys")
     try:
         return Config(**values)
@@ -244,4 +263,4 @@ def _describe(item: Any, origin: Mapping[str, str]) -> str:
     if item["type"] == "missing":
         return f"--{key} is required: {Config.model_fields[key].description}"
     came = f" (from {origin[key]})" if key in origin else ""
-    return f"{key} = {item['input']!r}{came}: {message}"
+    return f"{key} = {shown(item['input'])}{came}: {message}"

@@ -7,13 +7,24 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from core.config import Config
 from core.data import Dataset
 from core.metrics import Value
 from core.models import ModelSpec
+from core.text import printable
 
-console = Console(highlight=False, soft_wrap=True)
+
+class PlainConsole(Console):
+    """A rich console that takes text as it is: no markup or emoji in it, and nothing unprintable but line breaks."""
+
+    def render_str(self, text: str, **more: Any) -> Text:
+        lines = "\n".join(printable(line) for line in text.split("\n"))
+        return super().render_str(lines, **{**more, "markup": False, "emoji": False})
+
+
+console = PlainConsole(highlight=False, soft_wrap=True)
 
 
 def print_header(backend: str, config: Config, dataset: Dataset, spec: ModelSpec, path: Path, epoch: int) -> None:

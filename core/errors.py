@@ -1,6 +1,8 @@
 """The two ways a command ends early, and the one line that the user gets."""
 from __future__ import annotations
 
+from core.text import single_line
+
 
 class UserError(Exception):
     """A mistake in the call or in the data. The command prints one line and exits with 2."""
@@ -15,6 +17,5 @@ class RunFailed(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of `error` on a single line, with its type where the message is empty."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    """The message of `error` on a single printable line, with its type where the message is empty."""
+    return single_line(str(error)) or type(error).__name__

@@ -8,17 +8,19 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from core.config import Config
 from core.errors import UserError
+from core.text import say, shown
+from core.yaml_files import load_mapping
 
 SPELLINGS = {  # old name -> key with the same meaning
     "signiture": "signature", "data_path": "data_dir", "data_url": "data_dir", "train_url": "output_path",
     "train_epochs": "epochs",
 }
 DEVICE_TARGETS = {"CPU": "cpu", "GPU": "cuda", "Ascend": "npu"}
+MOST_COMPARED = 100  # characters of an unknown name that is compared with all known ones
 OLD_HELP = {
     "cuda": "old: BOOL; use --device cuda or --device cpu",
     "device_target": "old: CPU, GPU or Ascend; use --device",
@@ -38,9 +40,9 @@ class Parser(argparse.ArgumentParser):
         namespace, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, 1)
+            near = difflib.get_close_matches(unknown[0].split("=")[0][:MOST_COMPARED], flags, 1)
             hint = f"did you mean {near[0]}?" if near else "--help lists all flags"
-            raise UserError(f"unknown flag {unknown[0]!r}; {hint}")
+            raise UserError(f"unknown flag {shown(unknown[0])}; {hint}")
         return {key: value for key, value in vars(namespace).items() if value is not None}
 
 
@@ -98,28 +100,26 @@ def read_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping of known keys. Raises UserError naming the file and the key."""
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: can't be read ({error}); give a YAML file") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"--config {path}: is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(loaded, dict):
-        raise UserError(f"--config {path}: holds a {type(loaded).__name__}, "
-                        "expected a mapping of keys such as 'rank: 4'")
+    loaded = load_mapping(path, f"--config {path}")
     for key in loaded:
         if key not in Config.model_fields:
-            near = difflib.get_close_matches(str(key), list(Config.model_fields), 1)
+            near = difflib.get_close_matches(str(key)[:MOST_COMPARED], list(Config.model_fields), 1)
             hint = f"did you mean {near[0]!r}?" if near else "docs/configuration.md lists all keys"
-            raise UserError(f"{path}: unknown key {key!r}; {hint}")
+            raise UserError(f"{path}: unknown key {shown(key)}; {hint}")
     return loaded
 
 
 def read_count(text: str, key: str, least: int = 1) -> int:
     """A whole number from `least` on, as the flag `key` says it. Raises UserError."""
-    if not text.isdecimal() or int(text) < least:
+    number = whole(text)
+    if number is None or number < least:
         raise UserError(f"--{key} {text}: expected a whole number, at least {least}")
-    return int(text)
+    return number
+
+
+def whole(text: str) -> int | None:
+    """The whole number that `text` says, of at most 19 digits, as 2**63 has; None for anything else."""
+    return int(text) if text.isdecimal() and len(text) <= 19 else None
 
 
 def _old_values(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,4 +150,4 @@ def _boolean(name: str, text: str) -> bool:
 
 def warn(message: str) -> None:
     """One line on stderr."""
-    print(f"warning: {message}", file=sys.stderr)
+    say(f"warning: {message}", sys.stderr)

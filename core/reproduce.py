@@ -13,8 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from core.console import PlainConsole
 from core.cores import quietest_cores, slices
 from core.errors import RunFailed
 from core.files import write_json
@@ -26,7 +25,7 @@ from core.tables.plan import Run, only_here, refuse_mixture, save_plan
 from core.tables.pool import Event, Pool
 from core.tables.request import Request, parser, read_request
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)  # a file has no width
+console = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 1000)  # a file has no width
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +40,7 @@ def reproduce(argv: Sequence[str]) -> None:
     request = read_request(given)
     output, runs = request.output, request.runs
     refuse_mixture(output, request.jobs)
-    fingerprints = check_data(runs, lambda note: console.print(f"note: {note}", soft_wrap=True, markup=False))
+    fingerprints = check_data(runs, lambda note: console.print(f"note: {note}", soft_wrap=True))
     if "dry_run" in given:
         print_plan(request, split_finished(output, runs, fingerprints)[0], console)
         return

@@ -72,7 +72,7 @@ def newest_run(config: Config, backend: str) -> Path:
     """
     prefix = f"{base_name(config, backend)}-"
     found = [path for path in config.output_path.glob(f"{prefix}*")
-             if path.name.removeprefix(prefix).isdigit() and (path / "config.yaml").is_file()]
+             if path.name.removeprefix(prefix).isdecimal() and (path / "config.yaml").is_file()]
     if config.run_id is not None:
         found = [path for path in found if path.name == f"{prefix}{config.run_id}"]
     if not found:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from core.backend import BACKENDS, missing_reason
 from core.checkpoint import load_checkpoint
 from core.config import Config, make_config
+from core.console import PlainConsole
 from core.data import load_dataset
 from core.errors import RunFailed, UserError
 from core.flags import Parser, make_parser, read_values
@@ -34,7 +34,7 @@ from parity.ladder import RUNGS, Rung, climb, subject
 from parity.report import write_report
 from parity.runs import Record, Verdict, judge
 
-console = Console(highlight=False)
+console = PlainConsole(highlight=False)
 
 
 def parser() -> Parser:

@@ -122,7 +122,7 @@ def test_one_storage_under_many_names(tmp_path: Path) -> None:
 
 def test_names_can_not_steer_a_terminal(tmp_path: Path) -> None:
     refused(tmp_path, pickled({"\x1b[2J": Call(Global("numpy", "dtype"), ())}), r"the name '\x1b[2J'")
-    assert "\x1b" not in refused(tmp_path, pickled(Global("os", "\x1b[2J")), "os.?[2J")
+    assert "\x1b" not in refused(tmp_path, pickled(Global("os", "\x1b[2J")), "os.\\x1b[2J")
 
 
 def test_modules_that_never_end(tmp_path: Path) -> None:

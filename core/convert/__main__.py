@@ -11,6 +11,7 @@ from core.convert import convert
 from core.errors import UserError
 from core.flags import make_parser, read_values, shown_default
 from core.guard import guarded
+from core.text import say
 
 NOT_IN_WEIGHTS = ("emotion", "max_len", "audio_dropout", "video_dropout", "text_dropout")  # a whole module has dropouts
 
@@ -49,18 +50,18 @@ def _report(checkpoint: Checkpoint, source: Path, target: Path, given: set[str])
     widths = {"audio": f"audio {dims.audio} -> {config.audio_hidden}", "video": f"video {dims.video} -> "
               f"{config.video_hidden}", "text": f"text {dims.text} -> {config.text_hidden} -> {config.text_out}"}
     shape = ", ".join(widths[modality] for modality in config.modalities)
-    print(f"{source}: {checkpoint.progress['format']}, {config.dataset}, {shape}, rank {config.rank}, "
-          f"{config.output_dim} outputs, {checkpoint.spec.parameter_count} parameters, {config.precision}")
+    say(f"{source}: {checkpoint.progress['format']}, {config.dataset}, {shape}, rank {config.rank}, "
+        f"{config.output_dim} outputs, {checkpoint.spec.parameter_count} parameters, {config.precision}")
     told = checkpoint.progress["settings"]
     if told:
         shown = [f"{key} {value:g}" + (f" ({shown_default(getattr(config, key))} was given and wins)"
                                        if getattr(config, key) != value else "") for key, value in told.items()]
-        print(f"from the module in the file: {', '.join(shown)}")
+        say(f"from the module in the file: {', '.join(shown)}")
     assumed = [f"{key} {shown_default(getattr(config, key))}" for key in NOT_IN_WEIGHTS
                if key not in given and key not in told and _matters(key, config)]
     if assumed:
-        print(f"not in the file, so defaults: {', '.join(assumed)}; give them as flags")
-    print(f"wrote {target}")
+        say(f"not in the file, so defaults: {', '.join(assumed)}; give them as flags")
+    say(f"wrote {target}")
 
 
 def _matters(key: str, config: Config) -> bool:

@@ -16,7 +16,7 @@ from core.convert.settings import Setting, settings_of
 from core.convert.standins import Storage
 from core.convert.torch_files import MAGIC, read_legacy, read_zip
 from core.data.unpickle import Refused
-from core.errors import UserError
+from core.errors import UserError, one_line
 from core.randomness import Array
 
 WAY_OUT = "give a checkpoint as Paddle, PyTorch or MindSpore wrote it, best a state dict alone"
@@ -51,11 +51,11 @@ def read_source(path: Path) -> Source:
     except UserError:
         raise
     except Refused as error:
-        named = _line(error)
+        named = one_line(error)
         raise UserError(f"{path}: refused, the {kind} asks for {named}; expected tensors by name, nothing of it "
                         f"was run; {WAY_OUT}") from error
     except Exception as error:  # garbage ends in any of a dozen exceptions; all mean the same
-        detail = f"{type(error).__name__} {_line(error)}"[:160]
+        detail = f"{type(error).__name__} {one_line(error)}"[:160]
         raise UserError(f"{path}: not a readable {kind} ({path.stat().st_size} bytes, {detail}); it may be cut "
                         f"short: fetch it again; {WAY_OUT}") from error
     return Source(kind, framework, tensors, settings)
@@ -100,11 +100,6 @@ def _read_pickle(path: Path) -> Any:
     if storages:
         raise Refused("storages of PyTorch, whose numbers are not in this file")
     return value
-
-
-def _line(error: Exception) -> str:
-    """Its message without what would break the line or steer a terminal: the file has a say in it."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
 
 
 def _arrays(value: Any, size: int) -> dict[str, Array]:

@@ -1,6 +1,7 @@
 """Reading features without labels, for inference: .npz, .safetensors or .pkl with one array per modality."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from core.data import checks
 from core.data.cleaning import clean
 from core.data.published import FEATURE_KEYS
 from core.data.unpickle import load_pickle
-from core.errors import UserError
+from core.errors import UserError, one_line
 from core.models import InputDims
 from core.randomness import Array
 
@@ -52,7 +53,7 @@ def _content(path: Path, modalities: tuple[str, ...]) -> dict[str, Any]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path}: suffix {path.suffix!r}, expected .npz, .safetensors or .pkl; {WAY_OUT}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such file; {WAY_OUT}")
     wanted = {key for modality in modalities for key in FEATURE_KEYS[modality]}
     try:
@@ -60,7 +61,7 @@ def _content(path: Path, modalities: tuple[str, ...]) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib, NumPy and safetensors have an exception each for garbage
-        detail = " ".join(f"{type(error).__name__} {error}".split())[:160]
+        detail = f"{type(error).__name__} {one_line(error)}"[:160]
         raise UserError(f"{path}: not a readable {path.suffix} file ({detail}); {WAY_OUT}") from error
 
 

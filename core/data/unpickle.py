@@ -15,7 +15,7 @@ from typing import IO, Any, ClassVar
 
 import numpy as np
 
-from core.errors import UserError
+from core.errors import UserError, one_line
 from core.randomness import Array
 
 MAX_DEPTH = 8  # containers within containers; the deepest published file has three
@@ -182,7 +182,7 @@ def load_pickle(path: Path, way_out: str = "write it again with pickle.dump", da
     except UserError:
         raise
     except Refused as error:
-        named = " ".join(str(error).split())
+        named = one_line(error)
         raise UserError(f"{path}: refused, the pickle asks for {named}; expected NumPy arrays in dicts only, "
                         f"nothing of it was run; {way_out}") from error
     except OSError as error:
@@ -190,7 +190,7 @@ def load_pickle(path: Path, way_out: str = "write it again with pickle.dump", da
     except Exception as error:  # garbage ends in any of a dozen exceptions; all mean the same
         short = isinstance(error, EOFError) or "exhausted" in str(error) or "truncated" in str(error)
         reason = "the pickle is cut short" if short else "not a readable pickle"
-        detail = " ".join(f"{type(error).__name__} {error}".split())[:120]
+        detail = f"{type(error).__name__} {one_line(error)}"[:120]
         raise UserError(f"{path}: {reason} ({size} bytes, {detail}); {damaged}") from error
 
 

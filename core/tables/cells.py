@@ -6,6 +6,7 @@
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def find_cells(tables: Sequence[str], names: Sequence[str], variant: str, modali
             raise UserError(f"--cells {name}: no such cell in {', '.join(tables)}; expected some of {', '.join(known)}")
     if variant and tuple(tables) != ("iemocap",):
         raise UserError(f"--variant {variant}: only iemocap has variants; give --table iemocap")
-    if not configs.is_dir():
+    if not os.path.isdir(configs):
         raise UserError(f"--configs {shown}: no such folder; give the folder that holds mosi, pom and iemocap")
     cells = []
     for table in tables:

@@ -19,6 +19,7 @@ from core.tables.figures import Figure, draw
 from core.tables.frames import Sheet, equivalence_sheet, table_sheet
 from core.tables.render import csv_text, latex, markdown
 from core.tables.results import Entry, load_entries
+from core.text import say
 
 WORDS = {"system", "cell", "trait", "backend", "metric", "data", "remarks", "seeds", "verdict", "backends"}
 
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"expected one folder, found {' '.join(folders) or 'nothing'}; "
                             "usage: python -m core.tables.report OUTPUT")
         for path in write_tables(Path(folders[0])):
-            print(f"wrote {path}")
+            say(f"wrote {path}")
 
     return guarded(arguments, run)
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from core.backend import BACKENDS, missing_reason
 from core.config import MODALITIES, RUN_PLACES, Config
 from core.errors import UserError
-from core.flags import Parser, add_keys, read_count
+from core.flags import Parser, add_keys, read_count, whole
 from core.tables.cells import CELLS, find_cells
 from core.tables.plan import Job, Run, distinct_runs, plan_jobs
 
@@ -124,12 +125,17 @@ def read_seeds(text: str) -> list[int]:
     for part in parts:
         low, dash, high = part.partition("-")
         high = high if dash else low
-        if not low.isdecimal() or not high.isdecimal() or int(low) > int(high):
+        if not low.isdecimal() or not high.isdecimal():
             raise UserError(f"--seeds {text}: {part!r} is no seed; {expected}")
-        if int(high) >= 2**63 or int(high) - int(low) >= MOST_SEEDS:
+        first, last = whole(low), whole(high)
+        if first is None or last is None or last >= 2**63 or last - first >= MOST_SEEDS:
             raise UserError(f"--seeds {text}: {part!r}: expected seeds below 2^63, at most {MOST_SEEDS} of them")
-        seeds += range(int(low), int(high) + 1)
-    double = [seed for seed in seeds if seeds.count(seed) > 1]
+        if first > last:
+            raise UserError(f"--seeds {text}: {part!r} is no seed; {expected}")
+        seeds += range(first, last + 1)
+        if len(seeds) > MOST_SEEDS:
+            raise UserError(f"--seeds {text}: more than {MOST_SEEDS} seeds; give several --output their parts")
+    double = [seed for seed, count in Counter(seeds).items() if count > 1]
     if double:
         raise UserError(f"--seeds {text}: {double[0]} stands there twice; name it once")
     return seeds
