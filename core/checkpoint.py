@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from core.config import Config, make_config
+from core.data.archives import open_tensors
 from core.errors import UserError
 from core.files import atomic_path
 from core.models import InputDims, ModelSpec, build_spec
@@ -66,10 +67,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not os.path.isfile(path):  # of a name too long for a file too
         raise UserError(f"{path}: no such checkpoint file; a run writes best.safetensors and last.safetensors")
     try:
-        with safe_open(path, framework="numpy") as file:
+        with open_tensors(path) as file:
             metadata = file.metadata() or {}
             tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); {_way_out(path)}") from error
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: format is {metadata.get('format')!r}, expected {FORMAT!r}; use a checkpoint of this "

@@ -1,7 +1,6 @@
 """Configuration files: one flat YAML mapping, read within limits. A file's work is bounded before any of it is done."""
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,11 @@ def load_mapping(path: Path, called: str) -> dict[Any, Any]:
     key twice, or is larger or deeper than a configuration can be.
     """
     try:
-        size = os.path.getsize(path)
-        if size > MOST_BYTES:
-            raise UserError(f"{called}: has {size} bytes, at most {MOST_BYTES} are read; give a configuration file")
-        text = path.read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise UserError(f"{called}: has more than {MOST_BYTES} bytes; give a configuration file")
+        text = raw.decode("utf-8")
         _bound(text)
         loader = Loader(text)
         node = loader.get_single_node()

@@ -36,7 +36,7 @@ NO_FILE: list[tuple[str, bytes, tuple[str, ...]]] = [
     ("an object", b"!!python/object/apply:os.system [touch x]", ("is not YAML", "os.system")),
     ("two documents", b"rank: 4\n---\nrank: 5", ("is not YAML", "another document")),
     ("nothing", b"", ("holds a NoneType",)),
-    ("a folder's worth", b"#" * (MOST_BYTES + 1), (f"has {MOST_BYTES + 1} bytes",)),
+    ("a folder's worth", b"#" * (MOST_BYTES + 1), (f"more than {MOST_BYTES} bytes",)),
     ("many keys", b"".join(b"k%d: 1\n" % i for i in range(600)), ("more than 1000 keys and values",)),
     ("a huge loss scale", b"dataset: mosi\namp_level: O1\nloss_scale: 1e999", ("loss_scale = inf",)),
 ]

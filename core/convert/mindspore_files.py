@@ -13,33 +13,41 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.unpickle import Refused
+from core.data.unpickle import MAX_AXES, Refused, name_of
 from core.randomness import Array
 
 TYPES = {"Float64": "<f8", "Float32": "<f4", "Float16": "<f2", "BFloat16": "<u2", "Int64": "<i8", "Int32": "<i4",
          "Int16": "<i2", "Int8": "<i1", "UInt8": "<u1", "Bool": "<b1"}
 CRC_MARK, CRC_BYTES = b"crc_num", 10
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MAX_FIELDS = 50_000  # a second's work; a network has 28 tensors, its optimizer thrice as many, each of some ten fields
 Field = tuple[int, int | memoryview]
 
 
 def read_ckpt(path: Path) -> dict[str, Array]:
     """Tensors by name; text entries are left out. Raises Refused or ValueError for what is no checkpoint."""
     raw = memoryview(_without_crc(path.read_bytes()))
+    left = [MAX_FIELDS]
     parts: dict[str, tuple[tuple[int, ...], str, list[memoryview]]] = {}
-    for number, value in fields(raw):
+    for number, value in fields(raw, left):
         if number != 1 or isinstance(value, int):
             raise ValueError(f"field {number} at the top level, expected 1")
-        tag, dims, kind, content = _value(value)
+        tag, dims, kind, content = _value(value, left)
         slices = parts.setdefault(tag, (dims, kind, []))[2]  # a large tensor comes in several values of one name
         slices.append(content)
     return {tag: _array(tag, *part) for tag, part in parts.items() if part[1] != "str"}
 
 
-def fields(raw: memoryview) -> Iterator[Field]:
-    """(number, value) of each field of a message. Raises ValueError where the message is cut short."""
+def fields(raw: memoryview, left: list[int]) -> Iterator[Field]:
+    """(number, value) of each field of a message; `left` counts down the fields of the whole file.
+
+    Raises ValueError where the message is cut short, Refused when no field is left.
+    """
     at = 0
     while at < len(raw):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Refused(f"more than {MAX_FIELDS} entries and parts of them")
         key, at = _varint(raw, at)
         number, wire = key >> 3, key & 7
         if wire == VARINT:
@@ -71,18 +79,21 @@ def _varint(raw: memoryview, at: int) -> tuple[int, int]:
     raise ValueError(f"a number of more than 10 bytes before byte {at}")
 
 
-def _value(raw: memoryview) -> tuple[str, tuple[int, ...], str, memoryview]:
+def _value(raw: memoryview, left: list[int]) -> tuple[str, tuple[int, ...], str, memoryview]:
     """Name, dims, type and content of one Value."""
-    found = {number: value for number, value in fields(raw) if not isinstance(value, int)}
-    tag = bytes(found.get(1, b"")).decode("utf-8")
+    found = {number: value for number, value in fields(raw, left) if not isinstance(value, int)}
+    tag = name_of(bytes(found.get(1, b"")))
     if 2 not in found:
         raise Refused(f"entry {tag[:80]!r}, which is no tensor")
-    dims, kind, content = [], "", memoryview(b"")
-    for number, value in fields(found[2]):
+    dims: list[int] = []
+    kind, content = "", memoryview(b"")
+    for number, value in fields(found[2], left):
         if number == 1:
-            dims += [value] if isinstance(value, int) else _packed(value)
+            dims += [value] if isinstance(value, int) else _packed(value[:10 * (MAX_AXES + 1)])
+            if len(dims) > MAX_AXES:
+                raise Refused(f"a tensor of more than {MAX_AXES} axes")
         elif number == 2 and not isinstance(value, int):
-            kind = bytes(value).decode("utf-8")
+            kind = name_of(bytes(value))
         elif number == 3 and not isinstance(value, int):
             content = value
     return tag, tuple(dims), kind, content

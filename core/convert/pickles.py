@@ -10,8 +10,9 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import IO, Any, ClassVar
 
-from core.convert.standins import STORAGES, ClassName, Module, Storage, StorageClass, StorageView, Tensor, text
-from core.data.unpickle import ALLOWED, Refused, Unpickler
+from core.convert.standins import STORAGES, ClassName, Module, Storage, StorageClass, StorageView, Tensor
+from core.data.unpickle import ALLOWED, MAX_AXES, MAX_NAME, Refused, Unpickler, name_of
+from core.text import shown
 
 MODEL_CLASSES = ("LMF", "SubNet", "TextSubNet")  # of the original and its copies, in whatever module they stood
 FRAMEWORK_CLASSES = ("torch.nn.modules.", "torch.nn.parallel.data_parallel.",
@@ -22,13 +23,16 @@ MAX_TENSORS = 500  # a network of this project has 28
 
 
 def _natural(*values: Any) -> None:
-    if not all(type(value) is int and 0 <= value < 2**62 for value in values):
-        raise Refused(f"a tensor with sizes {str(values)[:80]}")
+    for value in values:
+        if type(value) is not int or not 0 <= value < 2**62:
+            raise Refused(f"a tensor with sizes such as {shown(value) if type(value) is int else type(value).__name__}")
 
 
 def _tensor(view: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
     if type(view) is not StorageView or not isinstance(shape, (tuple, list)) or not isinstance(strides, (tuple, list)):
         raise Refused("a tensor without a storage")
+    if len(shape) > MAX_AXES:
+        raise Refused(f"a tensor of {len(shape)} axes")
     _natural(offset, *shape, *strides)
     return Tensor(view, offset, tuple(shape), tuple(strides))
 
@@ -40,7 +44,11 @@ def _parameter(data: Any, *_: Any) -> Tensor:
 
 
 def _ordered(pairs: Any = ()) -> dict[Any, Any]:
-    return {key: value for key, value in pairs}
+    found = {}
+    for key, value in pairs:
+        name_of(key)  # refuses what can't be one
+        found[key] = value
+    return found
 
 
 def _tuple(items: Any = ()) -> tuple[Any, ...]:
@@ -99,7 +107,8 @@ class WeightsUnpickler(Unpickler):
         if type(target) is Module:
             state = self.stack.pop()
             if isinstance(state, dict):
-                target.attributes.update({text(key): value for key, value in state.items()})
+                self.steps.spend(len(state))
+                target.attributes.update({name_of(key): value for key, value in state.items()})
             elif not isinstance(state, (str, bytes)):
                 raise Refused(f"a {target.name} whose state is a {type(state).__name__}")
         elif type(target) in (Tensor, dict):  # hooks of a parameter, version numbers of a state dict
@@ -108,16 +117,18 @@ class WeightsUnpickler(Unpickler):
             super().load_build()
 
     def persistent_load(self, pid: Any) -> Any:
-        kind = text(pid[0]) if isinstance(pid, tuple) and pid else ""
+        kind = name_of(pid[0]) if isinstance(pid, tuple) and pid else ""
         if kind == "module" and len(pid) == 4:  # a class with its source, which stays text
             return pid[1]
         if kind != "storage" or len(pid) not in (5, 6) or type(pid[1]) is not StorageClass:
             raise Refused(f"a reference of kind {kind[:80]!r}")
         _, storage_class, key, _, count = pid[:5]
         _natural(count)
-        storage = self.storages.setdefault(text(key), Storage(storage_class, count))
+        if len(self.storages) > MAX_TENSORS:
+            raise Refused(f"more than {MAX_TENSORS} storages")
+        storage = self.storages.setdefault(name_of(key), Storage(storage_class, count))
         if (storage.kind, storage.count) != (storage_class, count):
-            raise Refused(f"storage {text(key)[:80]!r} twice, with different sizes")
+            raise Refused(f"storage {name_of(key)[:80]!r} twice, with different sizes")
         if len(pid) == 6 and pid[5] is not None:
             _, start, length = pid[5]
             _natural(start, length)
@@ -139,7 +150,7 @@ def unwrapped(value: Any) -> Module | dict[str, Any]:
             return value
         if not isinstance(value, dict):
             raise Refused(f"a {type(value).__name__} where a state dict or a module should be")
-        value = {text(key): item for key, item in value.items()}
+        value = {name_of(key): item for key, item in value.items()}
         inner = next((value[key] for key in WRAPPERS if isinstance(value.get(key), (dict, Module))), None)
         if inner is None:
             return dict(value)
@@ -166,6 +177,8 @@ def _walk(module: Module, prefix: str, found: dict[str, Any], seen: set[int]) ->
     """Collect parameters and buffers under their dotted names. A module that holds itself would never end."""
     if id(module) in seen:
         raise Refused(f"module {prefix[:80]!r} twice")
+    if len(prefix) > MAX_NAME or len(found) > MAX_TENSORS:
+        raise Refused(f"a module of more than {MAX_TENSORS} tensors, or with names of more than {MAX_NAME} characters")
     seen.add(id(module))
     for kind in ("_parameters", "_buffers"):
         found.update({prefix + name: item for name, item in part_of(module, kind).items() if item is not None})
@@ -181,4 +194,4 @@ def part_of(module: Module, kind: str) -> dict[str, Any]:
     part = module.attributes.get(kind, {})
     if not isinstance(part, dict):
         raise Refused(f"{kind} of a {module.name}, a {type(part).__name__}")
-    return {text(key): item for key, item in part.items()}
+    return {name_of(key): item for key, item in part.items()}

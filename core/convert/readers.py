@@ -1,13 +1,13 @@
 """Which program wrote a file, and its tensors under that program's names. Nothing in a file is run."""
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from core.checkpoint import FORMAT
 from core.convert.mindspore_files import read_ckpt
@@ -15,6 +15,7 @@ from core.convert.pickles import MAX_TENSORS, WeightsUnpickler, named_tensors
 from core.convert.settings import Setting, settings_of
 from core.convert.standins import Storage
 from core.convert.torch_files import MAGIC, read_legacy, read_zip
+from core.data.archives import open_tensors
 from core.data.unpickle import Refused
 from core.errors import UserError, one_line
 from core.randomness import Array
@@ -39,6 +40,8 @@ def read_source(path: Path) -> Source:
     Raises UserError, one line, for a file that is missing, empty, damaged, of an unknown format, or that
     asks for anything beyond tensors; nothing of the file's choosing has run then.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no file, but a folder, a pipe or a device; {WAY_OUT}")
     try:
         with open(path, "rb") as file:
             head = file.read(512)
@@ -81,11 +84,10 @@ def _format(path: Path, head: bytes) -> tuple[str, str, Callable[[Path], Any]]:
 
 
 def _refuse_safetensors(path: Path) -> None:
-    with open(path, "rb") as file:
-        header = file.read(int.from_bytes(file.read(8), "little"))
     try:
-        ours = json.loads(header).get("__metadata__", {}).get("format") == FORMAT
-    except (ValueError, AttributeError):
+        with open_tensors(path) as file:
+            ours = (file.metadata() or {}).get("format") == FORMAT
+    except (ValueError, OSError, SafetensorError):
         ours = False
     if ours:
         raise UserError(f"{path}: is already a checkpoint of this project; give it to --checkpoint as it is")

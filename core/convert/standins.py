@@ -46,11 +46,18 @@ class Storage:
 
     def numpy(self) -> Array:
         """(count,), bfloat16 widened to float32."""
+        return self.widened(self.raw())
+
+    def raw(self) -> Array:
+        """(count,) as the file has it, not copied. Raises ValueError when the file has fewer or more bytes."""
         if len(self.data) != self.size:
             raise ValueError(f"a {self.kind.name} of {self.count} numbers comes with {len(self.data)} bytes")
-        values: Array = np.frombuffer(self.data, np.dtype(self.kind.code).newbyteorder(self.order))
+        return np.frombuffer(self.data, np.dtype(self.kind.code).newbyteorder(self.order))
+
+    def widened(self, values: Array) -> Array:
+        """A copy of raw values in this machine's byte order, bfloat16 as float32."""
         if self.kind.name == "BFloat16Storage":
-            return (values.astype(np.uint32) << 16).view(np.float32)
+            return (values.astype(np.uint32).ravel() << 16).view(np.float32).reshape(values.shape)
         return values.astype(values.dtype.newbyteorder("="))
 
 
@@ -78,13 +85,13 @@ class Tensor:
         empty = 0 in self.shape
         if not empty and (last >= self.view.count or math.prod(self.shape) > self.view.count):
             raise ValueError(f"a tensor of shape {self.shape} reaches beyond its storage of {self.view.count} numbers")
-        flat = self.view.storage.numpy()[self.view.start:self.view.start + self.view.count]
+        flat = self.view.storage.raw()[self.view.start:self.view.start + self.view.count]
         if empty:
-            return np.empty(self.shape, flat.dtype)
+            return self.view.storage.widened(np.empty(self.shape, flat.dtype))
         if len(flat) != self.view.count:
             raise ValueError(f"a view of {self.view.count} numbers reaches beyond its storage")
         strides = [step * flat.itemsize for step in self.strides]
-        return np.lib.stride_tricks.as_strided(flat[self.offset:], self.shape, strides).copy()
+        return self.view.storage.widened(np.lib.stride_tricks.as_strided(flat[self.offset:], self.shape, strides))
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,3 @@ class Module:
 
     name: str
     attributes: dict[str, Any] = field(default_factory=dict)
-
-
-def text(value: Any) -> str:
-    """Python 2 wrote names as bytes."""
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

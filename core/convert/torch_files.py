@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from core.convert.pickles import WeightsUnpickler
-from core.convert.standins import Storage, text
-from core.data.unpickle import Refused
+from core.convert.standins import Storage
+from core.data.archives import open_zip
+from core.data.unpickle import Refused, name_of
 from core.errors import UserError
 
 MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the number that opens the older layout, as a pickle holds it
@@ -18,7 +19,7 @@ PROTOCOL = 1001
 
 def read_zip(path: Path) -> Any:
     """What the archive's data.pkl holds, in stand-ins, with their storages filled."""
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
         if len(roots) != 1:
@@ -38,6 +39,9 @@ def read_zip(path: Path) -> Any:
         raw = read(f"{root}data.pkl")
         value = WeightsUnpickler(io.BytesIO(raw), len(raw), storages).load()
         big = f"{root}byteorder" in entries and read(f"{root}byteorder") == b"big"
+        held = sum(entries[f"{root}data/{key}"].file_size for key in storages)
+        if held > path.stat().st_size:  # entries that share their bytes
+            raise Refused(f"{held} bytes of storages, more than the file has")
         for key, storage in storages.items():
             storage.data, storage.order = read(f"{root}data/{key}"), ">" if big else "<"
         return value
@@ -58,7 +62,7 @@ def read_legacy(path: Path) -> Any:
                             "save it again with a current PyTorch")
         little = system.get("little_endian", system.get(b"little_endian", True))
         for key in load():
-            _fill(storages[text(key)], file, size, "<" if little else ">")
+            _fill(storages[name_of(key)], file, size, "<" if little else ">")
         return value
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from core.data import checks
+from core.data.archives import open_tensors, read_npz
 from core.data.cleaning import clean
 from core.data.published import FEATURE_KEYS
 from core.data.unpickle import load_pickle
@@ -73,13 +73,12 @@ def _pickle(path: Path, _: set[str]) -> dict[str, Any]:
 
 
 def _npz(path: Path, wanted: set[str]) -> dict[str, Any]:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        raise UserError(f"{path}: a single .npy array, expected a .npz; {WAY_OUT}")
-    with loaded as file:
-        return {key: file[key] if key in wanted else None for key in file.files}
+    with open(path, "rb") as file:
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+            raise UserError(f"{path}: a single .npy array, expected a .npz; {WAY_OUT}")
+    return read_npz(path, wanted)
 
 
 def _safetensors(path: Path, wanted: set[str]) -> dict[str, Any]:
-    with safe_open(str(path), framework="numpy") as file:
+    with open_tensors(path) as file:
         return {key: file.get_tensor(key) if key in wanted else None for key in file.keys()}  # noqa: SIM118

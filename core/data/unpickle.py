@@ -17,8 +17,12 @@ import numpy as np
 
 from core.errors import UserError, one_line
 from core.randomness import Array
+from core.text import shown
 
 MAX_DEPTH = 8  # containers within containers; the deepest published file has three
+MAX_STEPS = 300_000  # opcodes, a second's work; published files have a few hundred, long lists of names some thousands
+MAX_NAME = 1000  # characters of a key or a name
+MAX_AXES = 32  # NumPy's own bound
 PLAIN_DTYPE = re.compile(r"[biufSU]\d{1,9}")
 
 
@@ -30,10 +34,10 @@ class _Dtype:
     """Stands for numpy.dtype."""
 
     def __init__(self, code: Any = "", align: Any = False, copy: Any = False) -> None:
-        self.code, self.order = _text(code), "="
+        self.code, self.order = name_of(code), "="
 
     def __setstate__(self, state: Any) -> None:
-        self.order = _text(state[1])
+        self.order = name_of(state[1])
 
     def numpy(self) -> np.dtype[Any] | None:
         """The dtype; None for objects, records and other things that aren't numbers or strings."""
@@ -55,8 +59,12 @@ class _Array:
         dtype = self.dtype.numpy() if type(self.dtype) is _Dtype else None
         if dtype is None or type(self.data) not in (bytes, bytearray):
             return UnreadArray(self.dtype.code if type(self.dtype) is _Dtype else "unknown")
-        shape = tuple(int(size) for size in self.shape)
-        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(self.data):
+        shape = self.shape
+        if type(shape) not in (tuple, list) or len(shape) > MAX_AXES or any(type(size) is not int for size in shape):
+            raise Refused(f"an array whose shape is {shown(shape) if type(shape) is int else type(shape).__name__}")
+        shape = tuple(shape)
+        known = all(0 <= size < 2**62 for size in shape) and math.prod(shape) * dtype.itemsize == len(self.data)
+        if not known:
             raise Refused(f"an array of shape {shape} and dtype {dtype} comes with {len(self.data)} bytes")
         values: Array = np.frombuffer(self.data, dtype) if len(self.data) else np.empty(0, dtype)
         return values.reshape(shape, order="F" if self.fortran else "C")
@@ -73,7 +81,14 @@ class UnreadArray:
         self.code = code
 
 
-def _text(value: Any) -> str:
+def name_of(value: Any) -> str:
+    """A key or name from a file as text: Python 2 wrote bytes, and numbers may be keys.
+
+    Raises Refused for anything else: the text of tuples that hold each other twice would never end.
+    """
+    size = len(value) if isinstance(value, (str, bytes)) else value.bit_length() if isinstance(value, int) else None
+    if size is None or size > (64 if isinstance(value, int) else MAX_NAME):
+        raise Refused(f"a name that is a {type(value).__name__}" + (f" of length {size}" if size else ""))
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
@@ -91,8 +106,8 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
 
 def _encode(value: Any, encoding: Any) -> bytes:
     """How Python 3 writes bytes into protocols that have none."""
-    if _text(encoding) not in ("latin1", "latin-1"):
-        raise Refused(f"codec {encoding!r}")
+    if name_of(encoding) not in ("latin1", "latin-1"):
+        raise Refused(f"codec {name_of(encoding)!r}")
     return bytes(value.encode("latin-1"))
 
 
@@ -124,7 +139,36 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 UNUSED_OPCODES = (
     pickle.PERSID, pickle.BINPERSID, pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX,
     pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
+    pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET,
 )
+
+
+class _Steps(dict[int, Any]):
+    """The table of opcodes, which gives out no more than MAX_STEPS of them."""
+
+    def __init__(self, table: dict[int, Any]) -> None:
+        super().__init__(table)
+        self.left = MAX_STEPS
+
+    def __getitem__(self, opcode: int) -> Any:
+        self.spend(1)
+        return super().__getitem__(opcode)
+
+    def spend(self, count: int) -> None:
+        """Take what an opcode costs beyond itself. Raises Refused when nothing is left."""
+        self.left -= count
+        if self.left < 0:
+            raise Refused(f"more than {MAX_STEPS} steps to be read")
+
+
+class _Clipped:
+    """A file of `size` bytes, of which nobody can ask for more: Python allots what is asked for before it reads."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._most, self.readline = file, size + 1, file.readline
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._most))
 
 
 class Unpickler(pickle._Unpickler):
@@ -138,14 +182,40 @@ class Unpickler(pickle._Unpickler):
                                           if code not in {opcode[0] for opcode in UNUSED_OPCODES}}
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        super().__init__(file, fix_imports=False, encoding="bytes")
-        self.size = size
+        super().__init__(_Clipped(file, size), fix_imports=False, encoding="bytes")
+        self.size = self.encoded = size
+        self.steps = self.dispatch = _Steps(type(self).dispatch)  # type: ignore[misc]
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         try:
             return ALLOWED[module_name, global_name]
         except KeyError:
             raise Refused(f"{module_name}.{global_name}"[:200]) from None
+
+    def load_reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if type(arguments) is not tuple:
+            raise Refused(f"a call with a {type(arguments).__name__} for arguments")
+        self.steps.spend(sum(len(value) for value in arguments if type(value) in (tuple, list, dict)))
+        if function is _encode and arguments:  # each call copies, and text may be referred to again and again
+            self.encoded -= len(arguments[0])
+            if self.encoded < 0:
+                raise Refused("more bytes than the file has")
+        self.append(function(*arguments))
+
+    def load_setitem(self) -> None:
+        name_of(self.stack[-2])
+        super().load_setitem()  # type: ignore[misc]
+
+    def load_setitems(self) -> None:
+        for key in self.stack[::2]:  # since the mark; hashing tuples that hold each other twice would never end
+            name_of(key)
+        super().load_setitems()  # type: ignore[misc]
+
+    def load_dict(self) -> None:
+        for key in self.stack[::2]:
+            name_of(key)
+        super().load_dict()  # type: ignore[misc]
 
     def load_build(self) -> None:
         state = self.stack.pop()
@@ -160,6 +230,10 @@ class Unpickler(pickle._Unpickler):
             raise EOFError
         self.append(bytearray(self.read(size)))
 
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
@@ -212,11 +286,6 @@ def _resolve_one(value: Any, depth: int, seen: dict[int, Any]) -> Any:
     if isinstance(value, _Dtype):
         return UnreadArray(value.code)
     if isinstance(value, dict):
-        return {_key(key): _resolve(item, depth, seen) for key, item in value.items()}
+        return {key: _resolve(item, depth, seen) for key, item in value.items()}
     return type(value)(_resolve(item, depth, seen) for item in value)
 
-
-def _key(key: Any) -> Any:
-    if not isinstance(key, (str, bytes, int)):
-        raise Refused(f"a dict key of type {type(key).__name__}")
-    return key
