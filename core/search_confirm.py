@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from rich import box
 from rich.table import Table
 
 from core.config import Config, make_config
@@ -118,6 +119,7 @@ def confirm(task: Task, study: optuna.Study, space: Space, keep: int, seeds: tup
     Raises RunFailed when no setting has a finite loss for each seed.
     """
     runs = open_confirmation(task)
+    runs.set_user_attr("confirms", task.study)
     settings, default = _settings(task, study, runs, space, keep)
     wanted = [{"params": dict(setting.params), "seed": seed, "trial": setting.trial}
               for seed in seeds for setting in settings]
@@ -141,14 +143,13 @@ def confirm(task: Task, study: optuna.Study, space: Space, keep: int, seeds: tup
 
 def open_confirmation(task: Task) -> optuna.Study:
     """The study of the runs, made on the first call. Nothing is sampled: each run is put there with its setting."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a run that failed is told of here, without its traceback
     study = optuna.create_study(study_name=f"{task.study}-confirm", storage=open_storage(task.storage),
                                 sampler=optuna.samplers.RandomSampler(), pruner=optuna.pruners.NopPruner(),
                                 direction="minimize", load_if_exists=True)
     if "space" in study.user_attrs:
         raise UserError(f"study {study.study_name} in {task.storage}: is a search, and that of the confirming runs of "
                         f"{task.study} has the same name; use another --study")
-    study.set_user_attr("confirms", task.study)
     return study
 
 
@@ -238,16 +239,17 @@ def _choose(keep: int, seeds: tuple[int, ...], confirmed: Sequence[Confirmed], d
 
 def print_outcome(outcome: Outcome, title: str) -> None:
     """A row per setting: the trial's own loss, mean and spread of the new ones, and each of them."""
-    table = Table(title=f"best validation loss with new seeds, {title}", title_justify="left")
-    for name in ("setting", "its trial", "mean", "std", *(f"seed {seed}" for seed in outcome.seeds)):
-        table.add_column(name, justify="left" if name == "setting" else "right")
+    table = Table(title=f"best validation loss with seeds {outcome.seeds[0]} to {outcome.seeds[-1]}, {title}",
+                  title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # fits 80 columns
+    for name in ("trial", "its loss", "mean", "std", *(f"seed {place + 1}" for place in range(len(outcome.seeds)))):
+        table.add_column(name, justify="left" if name == "trial" else "right")
     for one in sorted(outcome.settings, key=lambda one: float("inf") if one.mean is None else one.mean):
         value, found = one.setting.value, one.setting.trial is not None
-        marks = (" (default)" if one is outcome.default and found else "") + (" *" if one is outcome.chosen else "")
-        table.add_row(one.setting.name + marks, "" if value is None else f"{value:.5f}", *one.shown(),
-                      *("diverged" if loss is None else f"{loss:.5f}" for loss in one.losses))
+        name = (str(one.setting.trial) if found else "") + (" default" if one is outcome.default else "")
+        table.add_row(name.strip() + (" *" if one is outcome.chosen else ""), "" if value is None else f"{value:.5f}",
+                      *one.shown(), *("diverged" if loss is None else f"{loss:.4f}" for loss in one.losses))
     console.print(table)
-    console.print(f"* chosen; {outcome.verdict()}")
+    console.print(f"* chosen; {outcome.verdict()}", soft_wrap=True)
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:
@@ -265,4 +267,4 @@ def outcome_lines(outcome: Outcome) -> list[str]:
 
 def _count(settings: Sequence[Setting | Confirmed]) -> str:
     """How many settings, in words."""
-    return f"{len(settings) - 1} settings and the default"
+    return f"{len(settings) - 1} {'setting' if len(settings) == 2 else 'settings'} and the default"

@@ -68,7 +68,7 @@ def open_storage(place: str) -> BaseStorage:
 
 def open_study(task: Task, worker: int = 0) -> optuna.Study:
     """The study, made on the first call: TPE, and median pruning on validation loss."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial that failed is told of here, without its traceback
     # a worker's own seed: with one for all, workers that start together would draw the same trials
     sampler = optuna.samplers.TPESampler(seed=task.seed * 1000 + worker, n_startup_trials=STARTUP_TRIALS,
                                          constant_liar=True)

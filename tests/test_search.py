@@ -90,7 +90,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path
     needs("torch")
     folder = tmp_path_factory.mktemp("search")
     return folder, search(folder, *FAST, "--data_dir", str(data), "--trials", "6", "--jobs", "2", "--study", "s",
-                          "--search_seed", "40")
+                          "--search_seed", "40", "--confirm", "none")
 
 
 def test_two_workers_share_one_journal(finished: tuple[Path, str]) -> None:
@@ -137,7 +137,8 @@ def test_a_finished_study_runs_nothing_more(finished: tuple[Path, str], data: Pa
     folder, _ = finished
     shutil.copytree(folder / "search", tmp_path / "search")
     before = len(study_of(tmp_path / "search/s.journal", "s").trials)
-    search(tmp_path, *FAST, "--data_dir", str(data), "--trials", "6", "--study", "s", "--search_seed", "40")
+    search(tmp_path, *FAST, "--data_dir", str(data), "--trials", "6", "--study", "s", "--search_seed", "40",
+           "--confirm", "none")
     assert len(study_of(tmp_path / "search/s.journal", "s").trials) == before
 
 
@@ -151,7 +152,8 @@ def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
             content[b"test"] = {key: value[::-1] * -7 + 1 for key, value in content[b"test"].items()}
             content[b"test"][b"label"] = np.clip(content[b"test"][b"label"], -3, 3)
         folder = write_pickle(tmp_path / name, "mosi", content).parent
-        search(tmp_path / name, *FAST, "--data_dir", str(folder), "--trials", "3", "--study", name)
+        search(tmp_path / name, *FAST, "--data_dir", str(folder), "--trials", "3", "--study", name,
+               "--confirm", "none")
         trials = study_of(folder / f"search/{name}.journal", name).trials
         results.append([(trial.params, trial.value, trial.intermediate_values) for trial in trials])
     assert results[0] == results[1]
@@ -160,7 +162,8 @@ def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
 def test_a_killed_search_goes_on(tmp_path: Path, data: Path) -> None:
     """Kill all processes in the midst of a trial; the same command finishes the study, and the lost trial is named."""
     needs("torch")
-    flags = (*FAST, "--data_dir", str(data), "--trials", "4", "--study", "k", "--epochs", "200", "--patience", "200")
+    flags = (*FAST, "--data_dir", str(data), "--trials", "4", "--study", "k", "--epochs", "200", "--patience", "200",
+             "--confirm", "none")
     process = start(tmp_path, *flags)
     journal = until_trained(tmp_path, "k")
     trials: list[optuna.trial.FrozenTrial] = []
@@ -277,7 +280,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_machines_share_a_database(database: str, data: Path, tmp_path: Path) -> None:
     """Two commands, as on two machines, with one PostgreSQL study: each does part of the trials."""
     needs("torch")
-    flags = (*FAST, "--data_dir", str(data), "--trials", "6", "--study", "db", "--storage", database)
+    flags = (*FAST, "--data_dir", str(data), "--trials", "6", "--study", "db", "--storage", database,
+             "--confirm", "none")
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
@@ -301,7 +305,8 @@ def test_every_backend_makes_the_same_search(backend: str, data: Path, tmp_path:
     needs(backend)
     found = {}
     for name in ("torch", backend):
-        search(tmp_path, *FAST, "--data_dir", str(data), "--trials", "2", "--study", name, "--backend", name)
+        search(tmp_path, *FAST, "--data_dir", str(data), "--trials", "2", "--study", name, "--backend", name,
+               "--confirm", "none")
         found[name] = study_of(tmp_path / f"search/{name}.journal", name).trials
     for mine, reference in zip(found[backend], found["torch"], strict=True):
         assert mine.params == reference.params and mine.user_attrs["backend"] == backend
