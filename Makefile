@@ -1,5 +1,6 @@
 # make train   environment, installation, then one training run   [BACKEND= DATASET= ARGS=]
 # make test    environment, then the fast suite over core and every backend
+# make test-cpus   the numerical tests as older CPUs and a busy machine run them   [ARGS_TEST="avx2 lowest busy"]
 # make lint    ruff and mypy        make test-slow   the long studies        make clean   remove .venv
 SHELL := /bin/bash
 BACKEND ?= mindspore
@@ -11,7 +12,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES = setup.py constraints.txt
 
-.PHONY: train test test-slow lint docs clean
+.PHONY: train test test-cpus test-cpus-short test-slow lint docs clean
 .SECONDARY:
 
 train: $(VENV)/.has-$(BACKEND)
@@ -19,6 +20,12 @@ train: $(VENV)/.has-$(BACKEND)
 
 test: $(VENV)/.has-all $(VENV)/.has-dev
 	$(BIN)/python -m pytest $(ARGS_TEST)
+
+test-cpus: $(VENV)/.has-all $(VENV)/.has-dev
+	$(BIN)/python -m tests.cpus $(ARGS_TEST)
+
+test-cpus-short: $(VENV)/.has-all $(VENV)/.has-dev
+	$(BIN)/python -m tests.cpus --short $(ARGS_TEST)
 
 test-slow: $(VENV)/.has-all $(VENV)/.has-dev
 	$(BIN)/python -m pytest -m slow $(ARGS_TEST)
