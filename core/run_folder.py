@@ -1,7 +1,7 @@
 """The run folder: what a run leaves behind, and the rule that nothing in it is half-written.
 
 config.yaml, run.json (versions, data, cleaning), history.jsonl, tensorboard/, metrics.json,
-predictions.csv and .npy per split, timing.json, best.safetensors, last.safetensors.
+predictions.csv and .npy per split, timing.json, best.safetensors, last.safetensors; .lock while a process works there.
 History and metrics hold no times: two runs of one configuration leave the same bytes.
 """
 from __future__ import annotations
@@ -22,7 +22,8 @@ from core.config import Config
 from core.curves import Curves
 from core.data import Dataset
 from core.errors import UserError
-from core.files import atomic_path, write_json, write_text
+from core.files import atomic_path, naming_errors, remove_leftovers, write_json, write_text
+from core.lock import FolderLock
 from core.losses import softmax
 from core.randomness import Array
 
@@ -81,16 +82,36 @@ def newest_run(config: Config, backend: str) -> Path:
 
 
 class RunFolder:
-    """Writers for every file of a run."""
+    """Writers for every file of a run. Once it is claimed, each raises RunFailed when the folder is gone or another."""
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
-        checkpoints = config.model_path / path.name if config.model_path else path
-        self.best, self.last = checkpoints / "best.safetensors", checkpoints / "last.safetensors"
+        self.checkpoints = config.model_path / path.name if config.model_path else path
+        self.best, self.last = self.checkpoints / "best.safetensors", self.checkpoints / "last.safetensors"
         self._curves: Curves | None = None
+        self._locks: list[FolderLock] = []
+
+    def claim(self) -> None:
+        """Keep other processes out until `close`, and remove what killed ones left half-written.
+
+        Raises UserError naming the folder and the process that works there.
+        """
+        with naming_errors(self.checkpoints):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            folders = [self.path] if self.checkpoints.samefile(self.path) else [self.path, self.checkpoints]
+        for folder in folders:
+            self._locks.append(FolderLock(folder, "one process at a time continues a run: wait for it, or end it"))
+            with naming_errors(folder):
+                remove_leftovers(folder)
+
+    def check(self) -> None:
+        """Raises RunFailed when a claimed folder was deleted, moved or replaced: writing would make half a folder."""
+        for lock in self._locks:
+            lock.check()
 
     def write_start(self, config: Config, dataset: Dataset, backend: str, parameter_count: int) -> None:
         """The resolved configuration and where everything came from."""
+        self.check()
         values = config.model_dump(mode="json")
         header = f"# made by a run of the {backend} backend; run it again with --config on this file\n"
         write_text(self.path / "config.yaml", header + yaml.safe_dump(values, sort_keys=False))
@@ -104,6 +125,7 @@ class RunFolder:
 
     def write_history(self, rows: Sequence[Row]) -> None:
         """All finished epochs, one JSON object a line."""
+        self.check()
         write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def has_history(self) -> bool:
@@ -113,26 +135,38 @@ class RunFolder:
 
     def restart_curves(self, rows: Sequence[Row]) -> None:
         """Begin the TensorBoard file anew from the history, so a resumed run shows each epoch once."""
+        self.check()
         self._curves = Curves(self.path / "tensorboard")
         for row in rows:
             self._curves.add(row)
 
     def add_curves(self, row: Row) -> None:
         """Append the losses of an epoch."""
+        self.check()
         if self._curves is not None:
             self._curves.add(row)
 
     def close(self) -> None:
-        """Close the TensorBoard file."""
-        if self._curves is not None:
-            self._curves.close()
-            self._curves = None
+        """Close the TensorBoard file and let other processes work here."""
+        try:
+            if self._curves is not None:
+                self._curves.close()
+                self._curves = None
+        finally:
+            while self._locks:
+                self._locks.pop().release()
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
+        self.check()
         write_json(self.path / "metrics.json", metrics)
+
+    def write_timing(self, timing: dict[str, Any]) -> None:
+        self.check()
+        write_json(self.path / "timing.json", timing)
 
     def write_predictions(self, split: str, output: Array, label: Array | None, dataset: Dataset) -> list[Path]:
         """`predictions_<split>.npy` (outputs as the model gives them) and `.csv`, in row order."""
+        self.check()
         return write_predictions(self.path / f"predictions_{split}", output, label, dataset.task,
                                  dataset.label_names)
 

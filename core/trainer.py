@@ -19,7 +19,6 @@ from core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.config import Config
 from core.data import Dataset, load_dataset
 from core.errors import RunFailed, UserError
-from core.files import write_json
 from core.losses import mean_loss
 from core.metrics import evaluate
 from core.models import ModelSpec, build_spec
@@ -102,12 +101,13 @@ class Trainer:
             folder.write_history(self.progress.history)
             folder.restart_curves(self.progress.history)
             self.fit(keep)
+            metrics = self._test(folder)
+            if self.timing["train_rows"]:  # a finished run that was resumed keeps what it measured
+                folder.write_timing(self.timing)
+            folder.check()
+            return metrics
         finally:
             folder.close()
-        metrics = self._test(folder)
-        if self.timing["train_rows"]:  # a finished run that was resumed keeps what it measured
-            write_json(folder.path / "timing.json", self.timing)
-        return metrics
 
     def fit(self, report: Report) -> Progress:
         """Train until validation loss stops falling; `report` gets every epoch and may end it by raising."""
@@ -151,6 +151,7 @@ class Trainer:
         return row
 
     def _save(self, path: Path, state: State, progress: Progress) -> None:
+        self.run_folder.check()
         save_checkpoint(path, Checkpoint(self.config, self.spec.dims, self.backend, self.dataset.fingerprint, state,
                                          asdict(progress)))
 
@@ -184,19 +185,25 @@ class Trainer:
 def start_run(backend: str, config: Config, path: Path | None, resume: bool) -> Trainer:
     """A trainer at the beginning of a run, or with `resume` after its last finished epoch.
 
-    `path` is its run folder; None makes a new one, once all else is known to work. Raises UserError.
+    `path` is its run folder; None makes a new one, once all else is known to work. The folder is claimed until the run
+    ends. Raises UserError, for a folder that another process works in too.
     """
     dataset = load_dataset(config)
     spec = build_spec(config, dataset.dims)
     session = open_session(backend, spec, config)
     path = path or new_run_folder(config, backend)
     folder = RunFolder(path, config)
-    trainer = Trainer(session, spec, config, dataset, folder, backend)
-    trainer.load()
-    if resume:
-        trainer.resume()
-    folder.write_start(config, dataset, backend, spec.parameter_count)
-    return trainer
+    try:
+        folder.claim()
+        trainer = Trainer(session, spec, config, dataset, folder, backend)
+        trainer.load()
+        if resume:
+            trainer.resume()
+        folder.write_start(config, dataset, backend, spec.parameter_count)
+        return trainer
+    except BaseException:
+        folder.close()
+        raise
 
 
 def full_state(checkpoint: Checkpoint, spec: ModelSpec, config: Config) -> State:

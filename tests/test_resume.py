@@ -58,8 +58,10 @@ def test_killed_at_every_kind_of_moment(classified: Run, data: Path, tmp_path: P
     for moment in MOMENTS[1:]:
         kill_at(moment, tmp_path, "torch", *flags, "--resume")
     assert len(history(folder)) == 12 and not (folder / "metrics.json").exists()
+    assert len(list(folder.glob(".*.tmp"))) == 1, "the last kill's: a resumed run removes what was left before it"
     done = run(tmp_path, "torch", "train", *flags, "--resume")
     assert run_folder(done.stdout) == folder and "going on after epoch 12" in done.stdout
+    assert not list(folder.glob(".*")), "neither temporary files nor the lock"
     assert_same_run(folder, classified.folder)
 
 

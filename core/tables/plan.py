@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 
 from core.config import Config, make_config
 from core.errors import UserError
-from core.files import write_json
+from core.files import naming_errors, write_json
+from core.lock import FolderLock
 from core.tables.cells import Cell
 
 HARDWARE = ("device", "precision", "amp_level", "loss_scale", "threads")  # may differ between backends of one row
@@ -201,18 +201,10 @@ def refuse_mixture(output: Path, jobs: Sequence[Job]) -> None:
 @contextlib.contextmanager
 def only_here(output: Path) -> Iterator[None]:
     """Hold `output` for this process, until it ends: two commands would train the same runs."""
-    output.mkdir(parents=True, exist_ok=True)
-    with open(output / ".lock", "a+", encoding="utf-8") as lock:
-        if os.name == "posix":
-            import fcntl
-
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise UserError(f"{output}: process {lock.read().strip() or 'unknown'} is working there; "
-                                "wait for it, or give another --output") from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+    with naming_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(output, "wait for it, or give another --output")
+    try:
         yield
+    finally:
+        lock.release()
