@@ -42,7 +42,8 @@ WEIGHTS: list[tuple[str, bytes, str]] = [
     ("pairs, a thousand times", pickled(None)[:2] + b"](ccollections\nOrderedDict\nq\x01" + PAIRS
      + b"R" + b"h\x01h\x02R" * 1000 + b"e.", "more than 300000 steps"),
     ("values without end", b"\x0a\x04\x0a\x00\x12\x00" * 10**6, "more than 50000 entries"),
-    ("a tensor of axes", mindspore_ckpt({"a": np.zeros((1,) * 32)}).replace(b"\x08\x01" * 32, b"\x0a\x3e" + b"\x01" * 62),
+    ("a tensor of axes", mindspore_ckpt({"a": np.zeros((1,) * 32)})
+     .replace(b"\x08\x01" * 32, b"\x0a\x3e" + b"\x01" * 62),
      "more than 32 axes"),
 ]
 

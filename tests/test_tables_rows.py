@@ -237,7 +237,7 @@ def test_no_plan_is_a_mistake(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("file", "text", "message"), [
     ("metrics.json", "{", "metrics.json: can't be read"),
-    ("metrics.json", "{}", "metrics.json: isn't what a finished run writes"),
+    ("metrics.json", "{}", "metrics.json: isn't what was written there"),
     ("run.json", None, "run.json: can't be read"),
 ])
 def test_a_damaged_run_is_named(tmp_path: Path, file: str, text: str | None, message: str) -> None:

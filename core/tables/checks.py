@@ -11,7 +11,9 @@ from core.data import load_dataset
 from core.errors import UserError
 from core.flags import read_yaml
 from core.models import InputDims, build_spec
+from core.records import read_record
 from core.tables.plan import Run, run_path
+from core.tables.written import BEGAN
 
 DATA_KEYS = ("dataset", "emotion", "modalities", "max_len", "data", "synthetic_seed", "data_dir", "store_dir")
 
@@ -79,11 +81,7 @@ def _check_config(path: Path, config: Config) -> None:
 
 def _check_fingerprint(path: Path, now: str) -> None:
     file = path / "run.json"
-    try:
-        then = json.loads(file.read_text(encoding="utf-8"))["data_fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: can't be read ({type(error).__name__}); remove the folder {path}, "
-                        "the run is then made again") from error
+    then = read_record(file, BEGAN, f"remove the folder {path}, the run is then made again").data_fingerprint
     if then != now:
-        raise UserError(f"{path}: this run was made from other data (fingerprint {str(then)[:12]}, now {now[:12]}); "
+        raise UserError(f"{path}: this run was made from other data (fingerprint {then[:12]}, now {now[:12]}); "
                         "give another --output for other data, or restore the data")

@@ -14,10 +14,11 @@ from matplotlib import pyplot
 from matplotlib.lines import Line2D
 
 from core.backend import BACKENDS
+from core.errors import UserError
 from core.figures import COLOURS, inline_svg, plain
 from core.tables.assemble import Row, Table
 from core.tables.frames import data_text
-from core.tables.results import Entry, Run, Setup
+from core.tables.results import AGAIN, Entry, Run, Setup
 
 CURVES = "Loss per row, a line per seed: training dashed, validation solid"
 WIDTHS = (2.6, 1.6, 0.8)  # of curves in one panel: equal ones stay visible behind one another
@@ -178,16 +179,14 @@ def _confusion(cells: Cells, table: str) -> Any:
 
 def sign(run: Run) -> tuple[list[str], Counts]:
     """MOSI, Has0: true (rows) against predicted (columns), (2, 2)."""
-    frame = run.predictions()
-    truth, found = (frame[name].to_numpy() >= 0 for name in ("label_sentiment", "sentiment"))
+    truth, found = (values >= 0 for values in run.numbers("label_sentiment", "sentiment"))
     return ["< 0", "≥ 0"], _count(truth.astype(int), found.astype(int), 2)
 
 
 def seven(run: Run) -> tuple[list[str], Counts]:
     """MOSI: scores clipped to [-3, 3] and rounded, true (rows) against predicted (columns), (7, 7)."""
-    frame = run.predictions()
-    truth, found = (np.round(np.clip(frame[name].to_numpy(), -3, 3)).astype(int) + 3
-                    for name in ("label_sentiment", "sentiment"))
+    truth, found = (np.round(np.clip(values, -3, 3)).astype(int) + 3
+                    for values in run.numbers("label_sentiment", "sentiment"))
     return [str(value) for value in CLASSES], _count(truth, found, len(CLASSES))
 
 
@@ -195,8 +194,12 @@ def emotion(run: Run) -> tuple[list[str], Counts]:
     """IEMOCAP: true (rows) against predicted (columns), (2, 2)."""
     frame = run.predictions()
     names = [name.removeprefix("p_") for name in frame.columns if name.startswith("p_")]
-    found = frame["predicted"].map(names.index).to_numpy()
-    return names, _count(frame["label"].to_numpy(), found, len(names))
+    truth, = run.numbers("label")
+    found = frame.get("predicted")
+    if found is None or not found.isin(names).all() or not np.isin(truth, range(len(names))).all():
+        raise UserError(f"{run.path / 'predictions_test.csv'}: its labels and predicted classes aren't those of its "
+                        f"columns p_...; {AGAIN}")
+    return names, _count(truth.astype(int), found.map(names.index).to_numpy(), len(names))
 
 
 def _count(truth: Any, found: Any, classes: int) -> Counts:
@@ -231,8 +234,7 @@ def _scatter(cells: Cells) -> Any:
         ends: list[float] = []
         for name in backends:
             for run in cells[cell].get(name, ()):
-                frame = run.predictions()
-                truth, found = frame[f"label_{column}"].to_numpy(), frame[column].to_numpy()
+                truth, found = run.numbers(f"label_{column}", column)
                 axes.scatter(truth, found, s=3, color=COLOURS[name], alpha=0.25, linewidths=0, rasterized=True)
                 ends += [truth.min(), truth.max()]
         if ends:

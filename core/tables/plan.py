@@ -16,12 +16,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter
+
+from core.backend import BACKENDS
 from core.config import Config, make_config
 from core.errors import UserError
 from core.files import naming_errors, write_json
 from core.lock import FolderLock
-from core.tables.cells import Cell
+from core.records import read_record
+from core.tables.cells import CELLS, Cell
+from core.text import shown
 
+ANEW = "remove it and give the commands again, finished runs are kept"
 HARDWARE = ("device", "precision", "amp_level", "loss_scale", "threads")  # may differ between backends of one row
 
 
@@ -53,6 +59,13 @@ class Job:
     @property
     def key(self) -> tuple[Any, ...]:
         return (*self.row, self.backend, self.seed)
+
+
+class _Plan(BaseModel):
+    cells: list[Job]
+
+
+PLAN = TypeAdapter(_Plan)
 
 
 @dataclass(frozen=True)
@@ -155,14 +168,26 @@ def run_path(output: Path, run: str) -> Path:
 def load_plan(output: Path) -> list[Job]:
     """Every job ever planned into `output`. Raises UserError when there is no plan, or no readable one."""
     path = output / "plan.json"
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such file; make it with python -m core.reproduce --output {output}")
+    jobs = read_record(path, PLAN, ANEW).cells
+    for job in jobs:
+        _check_job(path, job)
+    return jobs
+
+
+def _check_job(path: Path, job: Job) -> None:
+    """Raises UserError where a job's parts contradict each other, or its run would lie elsewhere."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return [Job(**{**entry, "modalities": tuple(entry["modalities"])}) for entry in entries]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; make it with python -m core.reproduce --output {output}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is not a plan ({type(error).__name__}: {error}); "
-                        "remove it and give the commands again, finished runs are kept") from error
+        config = make_config(job.values)
+    except UserError as error:
+        raise UserError(f"{path}: is not a plan, the job of {shown(job.run)} has {error}; {ANEW}") from error
+    said = (job.table, job.model, job.modalities, job.seed, job.data)
+    meant = (config.dataset, config.model, config.modalities, config.seed, config.data)
+    if said != meant or job.cell not in CELLS[job.table] or job.backend not in BACKENDS \
+            or job.run in ("", ".", "..") or not set(job.run).isdisjoint("/\\") or not job.run.isprintable():
+        raise UserError(f"{path}: is not a plan, the job of {shown(job.run)} contradicts itself "
+                        f"({shown(job.cell)} of {shown(said)} in {shown(job.backend)}, its values say {meant}); {ANEW}")
 
 
 def save_plan(output: Path, jobs: Sequence[Job]) -> None:

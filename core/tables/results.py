@@ -4,19 +4,23 @@ The records hold all planned jobs. No function here or after it leaves one out b
 """
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas
 
 from core.config import make_config
 from core.errors import UserError
 from core.metrics import Value
+from core.records import check_record, parse_json, read_record
 from core.tables.plan import Job, load_plan, run_path
+from core.tables.written import BEGAN, FAILURES, HISTORY, METRICS
+from core.text import printable
 
+MOST = 1e150  # of a prediction that a figure can hold; its square is a number too
 AGAIN = "move the run folder away and give the command again"
 
 
@@ -53,11 +57,33 @@ class Run:
 
     def history(self) -> pandas.DataFrame:
         """epoch, train_loss, valid_loss: one row per epoch. Raises UserError when it can't be read."""
-        return _read_frame(self.path / "history.jsonl")
+        path = self.path / "history.jsonl"
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            raise UserError(f"{path}: can't be read ({_reason(error)}); {AGAIN}") from error
+        rows = [parse_json(line, f"{path}: line {number}", AGAIN) for number, line in enumerate(lines, 1)]
+        return pandas.DataFrame([epoch.model_dump() for epoch in check_record(rows, HISTORY, str(path), AGAIN)])
 
     def predictions(self) -> pandas.DataFrame:
         """predictions_test.csv: outputs and labels in row order. Raises UserError when it can't be read."""
-        return _read_frame(self.path / "predictions_test.csv")
+        path = self.path / "predictions_test.csv"
+        try:
+            return pandas.read_csv(path, float_precision="round_trip")
+        except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+            raise UserError(f"{path}: can't be read ({_reason(error)}); {AGAIN}") from error
+
+    def numbers(self, *names: str) -> list[npt.NDArray[np.float64]]:
+        """Columns of predictions_test.csv, (N,) each. Raises UserError for one that is missing or isn't all numbers."""
+        frame, found = self.predictions(), []
+        for name in names:
+            column = frame[name] if name in frame else pandas.Series([], dtype=float)
+            values = pandas.to_numeric(column, errors="coerce").to_numpy(np.float64)
+            if not len(values) or not (np.abs(values) < MOST).all():
+                raise UserError(f"{self.path / 'predictions_test.csv'}: has no column {name!r} of finite numbers; "
+                                f"{AGAIN}")
+            found.append(values)
+        return found
 
 
 @dataclass(frozen=True)
@@ -112,42 +138,29 @@ def _refuse_mixed_data(entries: Sequence[Entry]) -> None:
 
 def _failures(path: Path) -> dict[str, str]:
     """Run name -> error of the latest call."""
-    return {item["run"]: f"failed: {item['error']}" for item in _read_json(path)} if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    way_out = "remove it and give the command again"
+    return {item.run: f"failed: {printable(item.error)}" for item in read_record(path, FAILURES, way_out)}
 
 
 def _state(path: Path) -> str:
     if not (path / "config.yaml").is_file():
         return "not started"
     history = path / "history.jsonl"
-    epochs = len(history.read_text(encoding="utf-8").splitlines()) if history.is_file() else 0
+    epochs = len(history.read_bytes().splitlines()) if history.is_file() else 0
     return f"not finished after {epochs} epochs"
 
 
 def _read_run(path: Path) -> Run | None:
     if not (path / "metrics.json").is_file():
         return None
-    metrics, began = _read_json(path / "metrics.json"), _read_json(path / "run.json")
-    try:
-        return Run(path, metrics["test"], float(metrics["best_valid_loss"]), int(metrics["best_epoch"]),
-                   int(metrics["parameters"]), str(metrics["data"]), tuple(metrics["notes"]),
-                   str(began["data_fingerprint"]), began["versions"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path / 'metrics.json'}: isn't what a finished run writes ({error!r}); {AGAIN}") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read ({_reason(error)}); {AGAIN}") from error
-
-
-def _read_frame(path: Path) -> pandas.DataFrame:
-    try:
-        return (pandas.read_json(path, lines=True) if path.suffix == ".jsonl"
-                else pandas.read_csv(path, float_precision="round_trip"))
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{path}: can't be read ({_reason(error)}); {AGAIN}") from error
+    metrics = read_record(path / "metrics.json", METRICS, AGAIN)
+    began = read_record(path / "run.json", BEGAN, AGAIN)
+    return Run(path, metrics.test, metrics.best_valid_loss, metrics.best_epoch, metrics.parameters,
+               printable(metrics.data), tuple(printable(note) for note in metrics.notes),
+               printable(began.data_fingerprint),
+               {printable(name): printable(version) for name, version in began.versions.items()})
 
 
 def _reason(error: Exception) -> str:

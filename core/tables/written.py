@@ -1,0 +1,52 @@
+"""What runs and plans leave as JSON, and how it is checked when it is read again."""
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Finite = Annotated[float, Field(gt=-1e150, lt=1e150)]  # squares of it are numbers too
+
+
+class _Written(BaseModel):
+    """Types are those of JSON, not what might be turned into them; keys of later versions don't disturb."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Metrics(_Written):
+    """metrics.json of a finished run."""
+
+    test: dict[str, Finite | None]
+    best_valid_loss: Finite
+    best_epoch: Count
+    parameters: Count
+    data: str
+    notes: list[str]
+
+
+class Began(_Written):
+    """run.json: what was known when a run began."""
+
+    data_fingerprint: str
+    versions: dict[str, str] = {}
+
+
+class Epoch(_Written):
+    """A line of history.jsonl."""
+
+    epoch: Count
+    train_loss: Finite
+    valid_loss: Finite
+
+
+class Failure(_Written):
+    """An entry of failures.json."""
+
+    run: str
+    error: str
+
+
+METRICS, BEGAN, FAILURES = TypeAdapter(Metrics), TypeAdapter(Began), TypeAdapter(list[Failure])
+HISTORY = TypeAdapter(Annotated[list[Epoch], Field(min_length=1)])
