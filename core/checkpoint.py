@@ -22,7 +22,9 @@ from core.errors import UserError
 from core.files import atomic_path
 from core.models import InputDims, ModelSpec, build_spec
 from core.randomness import Array
+from core.records import check_record, parse_json
 from core.state import State, check_weights
+from core.written import RECORD
 
 FORMAT = "lmf-checkpoint-1"
 FOREIGN_HEADS = (b"PK\x03\x04", b"\x80")  # zip files and pickles
@@ -70,21 +72,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with open_tensors(path) as file:
             metadata = file.metadata() or {}
             tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:  # the last: no dtype of NumPy
         raise UserError(f"{path}: not a readable safetensors file ({error}); {_way_out(path)}") from error
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: format is {metadata.get('format')!r}, expected {FORMAT!r}; use a checkpoint of this "
                         "project, or convert what Paddle, PyTorch or MindSpore wrote: python -m core.convert --input "
                         "FILE --output FILE.safetensors")
     weights, exp_avg, exp_avg_sq = (_part(tensors, kind) for kind in KINDS)
+    where, way_out = f"{path}: its record", "use a checkpoint of this project"
+    record = check_record(parse_json(metadata.get("record", ""), where, way_out), RECORD, where, way_out)
+    dims = InputDims(**record.dims.model_dump())
     try:
-        record = json.loads(metadata["record"])
-        config, dims = make_config(record["config"]), InputDims(**record["dims"])
-        state = State(weights, exp_avg, exp_avg_sq, record["step"], record["loss_scale"], record["good_steps"])
-        checkpoint = Checkpoint(config, dims, record["backend"], record["fingerprint"], state, record["progress"])
-    except (KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{path}: its record can't be read ({type(error).__name__}: {error}); "
-                        "use a checkpoint of this project") from error
+        config = make_config(record.config)
+    except UserError as error:
+        raise UserError(f"{where} has a configuration that can't be: {error}; {way_out}") from error
+    for modality in config.modalities:
+        if dims.of(modality) == 0:
+            raise UserError(f"{where} has no width for {modality}, which it uses; {way_out}")
+    state = State(weights, exp_avg, exp_avg_sq, record.step, record.loss_scale, record.good_steps)
+    checkpoint = Checkpoint(config, dims, record.backend, record.fingerprint, state, record.progress)
     check_weights(checkpoint.spec, state.weights, str(path))
     return checkpoint
 

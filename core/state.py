@@ -42,3 +42,13 @@ def check_weights(spec: ModelSpec, weights: Mapping[str, Array], origin: str) ->
     if problems:
         raise UserError(f"{origin}: does not fit the configured model: {'; '.join(problems)}; "
                         "use the configuration that the checkpoint was made with")
+
+
+def check_moments(spec: ModelSpec, state: State, origin: str) -> None:
+    """Refuse a state whose moments of Adam aren't those of `spec`. Raises UserError naming a tensor."""
+    for kind, moments in (("exp_avg", state.exp_avg), ("exp_avg_sq", state.exp_avg_sq)):
+        for p in spec.trainable:
+            if p.name not in moments or moments[p.name].shape != p.shape:
+                found = moments[p.name].shape if p.name in moments else "missing"
+                raise UserError(f"{origin}: {kind} of {p.name} is {found}, expected {p.shape}; a run goes on from its "
+                                "own last.safetensors, put it back or start a new run")

@@ -23,10 +23,12 @@ from core.losses import mean_loss
 from core.metrics import evaluate
 from core.models import ModelSpec, build_spec
 from core.plan import make_plan
+from core.records import check_record
 from core.run_folder import Row, RunFolder, new_run_folder
 from core.scaler import initial_scale
 from core.selection import for_selection
-from core.state import State, initial_state
+from core.state import State, check_moments, initial_state
+from core.written import PROGRESS
 
 Report = Callable[[Row], None]
 
@@ -83,8 +85,11 @@ class Trainer:
         if checkpoint.fingerprint != self.dataset.fingerprint:
             raise UserError(f"{folder.last}: was made from other data (fingerprint {checkpoint.fingerprint[:12]}, "
                             f"now {self.dataset.fingerprint[:12]}); restore the data or start a new run")
+        way_out = "put the file back or start a new run"
+        progress = check_record(checkpoint.progress, PROGRESS, f"{folder.last}: its record of epochs", way_out)
+        check_moments(self.spec, checkpoint.state, str(folder.last))
         self.session.load_state(checkpoint.state)
-        self.progress = Progress(**checkpoint.progress)
+        self.progress = Progress(**progress.model_dump())
 
     def run(self, report: Report) -> dict[str, Any]:
         """Train to the end, restore the best model, evaluate it. Returns what metrics.json holds.

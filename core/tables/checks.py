@@ -13,7 +13,7 @@ from core.flags import read_yaml
 from core.models import InputDims, build_spec
 from core.records import read_record
 from core.tables.plan import Run, run_path
-from core.tables.written import BEGAN
+from core.written import BEGAN
 
 DATA_KEYS = ("dataset", "emotion", "modalities", "max_len", "data", "synthetic_seed", "data_dir", "store_dir")
 

@@ -17,8 +17,8 @@ from core.errors import UserError
 from core.metrics import Value
 from core.records import check_record, parse_json, read_record
 from core.tables.plan import Job, load_plan, run_path
-from core.tables.written import BEGAN, FAILURES, HISTORY, METRICS
 from core.text import printable
+from core.written import BEGAN, FAILURES, HISTORY, METRICS
 
 MOST = 1e150  # of a prediction that a figure can hold; its square is a number too
 AGAIN = "move the run folder away and give the command again"

@@ -1,7 +1,7 @@
 """What runs and plans leave as JSON, and how it is checked when it is read again."""
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -41,6 +41,45 @@ class Epoch(_Written):
     valid_loss: Finite
 
 
+class Row(Epoch):
+    """An epoch, as the checkpoint of a run keeps it."""
+
+    best: bool
+    skipped_steps: Count
+
+
+class Progress(_Written):
+    """Where a run stands: the `progress` of its last.safetensors."""
+
+    epoch: Count
+    best_loss: Finite | None
+    best_epoch: Count | None
+    stale: Count
+    history: list[Row]
+
+
+class Dims(_Written):
+    """Widths of a row."""
+
+    audio: Count
+    video: Count
+    text: Count
+    steps: Count
+
+
+class Record(_Written):
+    """The header of a checkpoint. `progress` is the trainer's, or the conversion's."""
+
+    config: dict[str, Any]
+    dims: Dims
+    backend: str
+    fingerprint: str
+    step: Count
+    loss_scale: Annotated[float, Field(gt=0, lt=1e150)]
+    good_steps: Count
+    progress: dict[str, Any]
+
+
 class Failure(_Written):
     """An entry of failures.json."""
 
@@ -49,4 +88,5 @@ class Failure(_Written):
 
 
 METRICS, BEGAN, FAILURES = TypeAdapter(Metrics), TypeAdapter(Began), TypeAdapter(list[Failure])
+RECORD, PROGRESS = TypeAdapter(Record), TypeAdapter(Progress)
 HISTORY = TypeAdapter(Annotated[list[Epoch], Field(min_length=1)])
