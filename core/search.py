@@ -30,6 +30,7 @@ from core.errors import RunFailed, UserError
 from core.files import write_text
 from core.flags import Parser, make_parser, read_count, read_values
 from core.guard import guarded
+from core.journal import check_trials
 from core.models import build_spec
 from core.run_folder import versions
 from core.search_confirm import Outcome, confirm, confirm_seeds, outcome_lines, print_outcome, read_confirm
@@ -89,6 +90,7 @@ def search(given: Mapping[str, Any]) -> None:
     build_spec(config, dataset.dims)  # a wrong name in `frozen` is refused here, not by every worker
     study = open_study(task)
     _refuse_other(study, task, space, dataset)
+    check_trials(study, space, task.storage)
     lost = release_lost(study)
     console.print(f"study {task.study} in {task.storage}: {len(study.trials)} trials so far, "
                   f"{len(space)} keys searched, {dataset.title}" + (f"; {lost} lost ones given up" if lost else ""))

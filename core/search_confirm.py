@@ -21,6 +21,7 @@ from core.config import Config, make_config
 from core.console import console
 from core.data import load_dataset
 from core.errors import RunFailed, UserError
+from core.journal import AGAIN, check_study, naming_the_fault
 from core.search_space import Space
 from core.search_worker import Task, base_config, open_storage, release_lost, train_setting
 from core.selection import for_selection
@@ -150,6 +151,7 @@ def open_confirmation(task: Task) -> optuna.Study:
     if "space" in study.user_attrs:
         raise UserError(f"study {study.study_name} in {task.storage}: is a search, and that of the confirming runs of "
                         f"{task.study} has the same name; use another --study")
+    check_study(study, task.storage)
     return study
 
 
@@ -175,7 +177,8 @@ def work(task: Task, worker: int, wanted: Sequence[Attributes]) -> None:
             tell(("run", label, trial.state.name, trial.value))
 
     while any(_runs(runs, TrialState.WAITING)):
-        runs.optimize(run, n_trials=1, catch=(RunFailed,), callbacks=[after])
+        with naming_the_fault():
+            runs.optimize(run, n_trials=1, catch=(RunFailed,), callbacks=[after])
 
 
 def _settings(task: Task, study: optuna.Study, runs: optuna.Study, space: Space, keep: int
@@ -191,7 +194,11 @@ def _settings(task: Task, study: optuna.Study, runs: optuna.Study, space: Space,
             if trial.user_attrs.get("plan") == plan:
                 settings = [Setting(**setting) for setting in trial.user_attrs["settings"]]
                 defaults = {key: Config.model_fields[key].default for key in space}
-                return settings, next(setting for setting in settings if setting.params == defaults)
+                default = next((setting for setting in settings if setting.params == defaults), None)
+                if default is None:
+                    raise UserError(f"--storage {task.storage}: study {runs.study_name}, trial {trial.number}: its "
+                                    f"settings lack the default one; {AGAIN}")
+                return settings, default
         best = _best(study, space, keep)
         runs.add_trial(create_trial(state=TrialState.FAIL, user_attrs={
             "plan": plan, "settings": [asdict(setting) for setting in best]}))

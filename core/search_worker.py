@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from core.backend import open_session
 from core.config import Config, make_config
 from core.data import Dataset, load_dataset
-from core.errors import RunFailed, UserError
+from core.errors import RunFailed, UserError, one_line
+from core.journal import check_study, naming_the_fault, open_journal
 from core.models import build_spec
 from core.run_folder import Row
 from core.search_space import search_space
@@ -49,17 +49,16 @@ def open_storage(place: str) -> BaseStorage:
 
     Machines that begin at the same moment all create the tables; the second time they are there.
     """
+    if "://" not in place:
+        return open_journal(Path(place))
     for last in (False, True):
         try:
-            if "://" not in place:
-                Path(place).parent.mkdir(parents=True, exist_ok=True)
-                return JournalStorage(JournalFileBackend(place))
             with warnings.catch_warnings():  # Optuna marks the heartbeat as experimental
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 return RDBStorage(place, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=HEARTBEAT)
         except Exception as error:  # SQLAlchemy, its drivers and Optuna each have their own
             if last:
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error)[:200]
                 raise UserError(f"--storage {place}: can't be opened ({reason}); give a file, or an Optuna storage URL "
                                 "such as postgresql+psycopg2://user:password@host/database") from error
             time.sleep(1)
@@ -73,8 +72,9 @@ def open_study(task: Task, worker: int = 0) -> optuna.Study:
     sampler = optuna.samplers.TPESampler(seed=task.seed * 1000 + worker, n_startup_trials=STARTUP_TRIALS,
                                          constant_liar=True)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNED_AFTER, n_warmup_steps=PRUNED_FROM)
-    return optuna.create_study(study_name=task.study, storage=open_storage(task.storage), sampler=sampler,
-                               pruner=pruner, direction="minimize", load_if_exists=True)
+    study = optuna.create_study(study_name=task.study, storage=open_storage(task.storage), sampler=sampler,
+                                pruner=pruner, direction="minimize", load_if_exists=True)
+    return check_study(study, task.storage)
 
 
 def base_config(task: Task) -> Config:
@@ -95,14 +95,16 @@ def release_lost(study: optuna.Study) -> int:
     A journal file has no heartbeat; in a database Optuna's own finds those of other machines too.
     """
     lost = [trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if trial.user_attrs.get("host") == platform.node() and not alive(trial.user_attrs["pid"])]
+            if trial.user_attrs.get("host") == platform.node() and not alive(trial.user_attrs.get("pid"))]
     for number in lost:
         study.tell(number, state=TrialState.FAIL)
     return len(lost)
 
 
-def alive(pid: int) -> bool:
+def alive(pid: int | None) -> bool:
     """Whether this machine has a running process of that number; one that has ended and waits for its parent hasn't."""
+    if pid is None:
+        return False
     try:
         os.kill(pid, 0)  # signal 0 only asks
     except ProcessLookupError:
@@ -131,7 +133,8 @@ def work(task: Task, worker: int) -> None:
             study.stop()
 
     if not enough(task, study):
-        study.optimize(lambda trial: run_trial(task, trial, dataset), catch=(RunFailed,), callbacks=[after])
+        with naming_the_fault():
+            study.optimize(lambda trial: run_trial(task, trial, dataset), catch=(RunFailed,), callbacks=[after])
 
 
 def run_trial(task: Task, trial: Trial, dataset: Dataset) -> float:

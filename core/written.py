@@ -87,6 +87,42 @@ class Failure(_Written):
     error: str
 
 
+class Study(_Written):
+    """User attributes of a search's study, or of that of its confirming runs."""
+
+    data: str = ""
+    space: dict[str, list[float]] = {}
+    fixed: dict[str, Any] = {}
+    confirms: str = ""
+
+
+class Setting(_Written):
+    """A setting to be confirmed."""
+
+    params: dict[str, Finite]
+    trial: Count | None
+    value: Finite | None
+
+
+class Trial(_Written):
+    """User attributes of a trial, or of a confirming run; which of them are there is a matter of how far it came."""
+
+    seed: Count = 0
+    backend: str = ""
+    host: str = ""
+    pid: Annotated[int, Field(ge=1, lt=2**31)] = 1
+    best_epoch: Count = 0
+    epochs: Count = 0
+    parameters: Count = 0
+    seconds: Finite = 0.0
+    error: str = ""
+    params: dict[str, Finite] = {}
+    trial: Count | None = None
+    plan: list[Count] = []
+    settings: list[Setting] = []
+
+
 METRICS, BEGAN, FAILURES = TypeAdapter(Metrics), TypeAdapter(Began), TypeAdapter(list[Failure])
 RECORD, PROGRESS = TypeAdapter(Record), TypeAdapter(Progress)
+STUDY, TRIAL = TypeAdapter(Study), TypeAdapter(Trial)
 HISTORY = TypeAdapter(Annotated[list[Epoch], Field(min_length=1)])
