@@ -48,7 +48,7 @@ def check_record(value: Any, schema: TypeAdapter[T], where: str, way_out: str) -
         return schema.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"]) or "all of it"
         found = "" if first["type"] == "missing" else f" = {shown(first['input'], 80)}"
         reason = first["msg"].replace("Input should", "should")
         raise UserError(f"{where}: isn't what was written there ({key}{found}: {reason}); {way_out}") from error

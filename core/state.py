@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.errors import UserError
-from core.models import ModelSpec
+from core.models import BATCHNORM_EPS, ModelSpec
 from core.randomness import Array, initial_weights
 
 
@@ -32,23 +32,55 @@ def initial_state(spec: ModelSpec, seed: int, dtype: str, loss_scale: float = 1.
 
 def check_weights(spec: ModelSpec, weights: Mapping[str, Array], origin: str) -> None:
     """Refuse weights that aren't exactly those of `spec`. Raises UserError naming the tensors."""
-    expected = {p.name: p.shape for p in spec.parameters}
-    missing = sorted(expected.keys() - weights.keys())
-    extra = sorted(weights.keys() - expected.keys())
-    wrong = [f"{name} is {weights[name].shape}, expected {shape}" for name, shape in expected.items()
-             if name in weights and weights[name].shape != shape]
-    problems = [*wrong, *(f"{name} is missing" for name in missing),
-                *(f"{name} is not part of this model" for name in extra)]
+    problems = _misfits({p.name: p.shape for p in spec.parameters}, weights)
     if problems:
         raise UserError(f"{origin}: does not fit the configured model: {'; '.join(problems)}; "
                         "use the configuration that the checkpoint was made with")
 
 
-def check_moments(spec: ModelSpec, state: State, origin: str) -> None:
-    """Refuse a state whose moments of Adam aren't those of `spec`. Raises UserError naming a tensor."""
+def check_state(spec: ModelSpec, state: State, dtype: str, origin: str) -> None:
+    """Refuse a state that no run of `spec` in `dtype` can have: other tensors, dtypes, NaN, negative variances.
+
+    Moments may be absent, but then all of them. Raises UserError naming `origin` and the tensors.
+    """
+    check_weights(spec, state.weights, origin)
+    problems = []
     for kind, moments in (("exp_avg", state.exp_avg), ("exp_avg_sq", state.exp_avg_sq)):
-        for p in spec.trainable:
-            if p.name not in moments or moments[p.name].shape != p.shape:
-                found = moments[p.name].shape if p.name in moments else "missing"
-                raise UserError(f"{origin}: {kind} of {p.name} is {found}, expected {p.shape}; a run goes on from its "
-                                "own last.safetensors, put it back or start a new run")
+        if state.exp_avg or state.exp_avg_sq:
+            problems += [f"{kind}/{said}" for said in _misfits({p.name: p.shape for p in spec.trainable}, moments)]
+    problems += [f"{kind}/{name} is {value.dtype}, expected {dtype}" for kind, tensors in _kinds(state).items()
+                 for name, value in tensors.items() if value.dtype != dtype]
+    problems = problems or bad_numbers(state)
+    if problems:
+        raise UserError(f"{origin}: {_some(problems)}; it is damaged or of another program, use another checkpoint")
+
+
+def bad_numbers(state: State) -> list[str]:
+    """What is wrong with the values of a state, a line per tensor: with these every output would be NaN or wrong."""
+    found = []
+    for kind, tensors in _kinds(state).items():
+        for name, value in tensors.items():
+            said = name if kind == "weights" else f"{kind}/{name}"
+            if count := int((~np.isfinite(value)).sum()):
+                found.append(f"{said} has {count} values that are NaN or inf")
+            elif name.endswith("running_var") and (count := int((value.astype(np.float64) <= -BATCHNORM_EPS).sum())):
+                found.append(f"{said} has {count} negative variances")
+            elif kind == "exp_avg_sq" and (count := int(np.less(value, 0).sum())):
+                found.append(f"{said} has {count} negative values")
+    return found
+
+
+def _kinds(state: State) -> dict[str, Mapping[str, Array]]:
+    return {"weights": state.weights, "exp_avg": state.exp_avg, "exp_avg_sq": state.exp_avg_sq}
+
+
+def _misfits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Array]) -> list[str]:
+    """What sets tensors apart from those of the expected names and shapes."""
+    wrong = [f"{name} is {found[name].shape}, expected {shape}" for name, shape in expected.items()
+             if name in found and found[name].shape != shape]
+    return [*wrong, *(f"{name} is missing" for name in sorted(expected.keys() - found.keys())),
+            *(f"{name} is not part of this model" for name in sorted(found.keys() - expected.keys()))]
+
+
+def _some(problems: list[str]) -> str:
+    return "; ".join(problems[:6]) + (f" and {len(problems) - 6} more" if len(problems) > 6 else "")

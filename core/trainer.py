@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +23,13 @@ from core.losses import mean_loss
 from core.metrics import evaluate
 from core.models import ModelSpec, build_spec
 from core.plan import make_plan
-from core.records import check_record
+from core.progress import Progress, read_progress
 from core.run_folder import Row, RunFolder, new_run_folder
 from core.scaler import initial_scale
 from core.selection import for_selection
-from core.state import State, check_moments, initial_state
-from core.written import PROGRESS
+from core.state import State, bad_numbers, initial_state
 
 Report = Callable[[Row], None]
-
-
-@dataclass
-class Progress:
-    """Where a run stands after its last finished epoch. `stale` counts epochs without improvement."""
-
-    epoch: int = 0  # finished epochs
-    best_loss: float | None = None
-    best_epoch: int | None = None
-    stale: int = 0
-    history: list[Row] = field(default_factory=list)
 
 
 class Trainer:
@@ -85,11 +73,12 @@ class Trainer:
         if checkpoint.fingerprint != self.dataset.fingerprint:
             raise UserError(f"{folder.last}: was made from other data (fingerprint {checkpoint.fingerprint[:12]}, "
                             f"now {self.dataset.fingerprint[:12]}); restore the data or start a new run")
-        way_out = "put the file back or start a new run"
-        progress = check_record(checkpoint.progress, PROGRESS, f"{folder.last}: its record of epochs", way_out)
-        check_moments(self.spec, checkpoint.state, str(folder.last))
+        if not checkpoint.state.exp_avg:
+            raise UserError(f"{folder.last}: has no moments of Adam, a run can't go on from it; put the run's own "
+                            "last.safetensors back")
+        self.progress = read_progress(checkpoint.progress, folder.last)
+        load_checkpoint(folder.best)  # before more is trained: the run will end with it
         self.session.load_state(checkpoint.state)
-        self.progress = Progress(**progress.model_dump())
 
     def run(self, report: Report) -> dict[str, Any]:
         """Train to the end, restore the best model, evaluate it. Returns what metrics.json holds.
@@ -147,6 +136,11 @@ class Trainer:
             progress.best_loss, progress.best_epoch, progress.stale = valid_loss, epoch + 1, 0
         if self.folder:
             state = self.session.state()
+            bad = bad_numbers(state)
+            if bad:
+                raise RunFailed(f"epoch {epoch + 1}: after step {len(result.losses)} {bad[0]}; {self._kept()}; "
+                                "scale the features (running_mean and running_var are theirs), or lower the learning "
+                                "rates")
             if improved:
                 self._save(self.folder.best, State(state.weights, step=state.step), progress)
             self._save(self.folder.last, state, progress)  # last, so that a kill between the two repeats this epoch
@@ -161,12 +155,14 @@ class Trainer:
                                          asdict(progress)))
 
     def _fail(self, epoch: int, what: str) -> None:
-        kept = "no epoch was finished before"
-        if self.progress.best_epoch is not None:
-            kept = f"the best model so far (epoch {self.progress.best_epoch})"
-            kept += f" is in {self.folder.best}" if self.folder else " was not kept"
-        raise RunFailed(f"epoch {epoch + 1}: {what}, expected a finite number; {kept}; "
+        raise RunFailed(f"epoch {epoch + 1}: {what}, expected a finite number; {self._kept()}; "
                         "lower learning_rate and factor_learning_rate")
+
+    def _kept(self) -> str:
+        if self.progress.best_epoch is None:
+            return "no epoch was finished before"
+        place = f"is in {self.folder.best}" if self.folder else "was not kept"
+        return f"the best model so far (epoch {self.progress.best_epoch}) {place}"
 
     def _test(self, folder: RunFolder) -> dict[str, Any]:
         best = load_checkpoint(folder.best)

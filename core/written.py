@@ -68,7 +68,10 @@ class Dims(_Written):
 
 
 class Record(_Written):
-    """The header of a checkpoint. `progress` is the trainer's, or the conversion's."""
+    """The header of a checkpoint. `progress` is the trainer's, or the conversion's.
+
+    tensors: name -> what core.digests.describe says; None before there were digests.
+    """
 
     config: dict[str, Any]
     dims: Dims
@@ -78,6 +81,7 @@ class Record(_Written):
     loss_scale: Annotated[float, Field(gt=0, lt=1e150)]
     good_steps: Count
     progress: dict[str, Any]
+    tensors: dict[str, dict[str, Any]] | None = None
 
 
 class Failure(_Written):

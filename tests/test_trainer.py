@@ -109,6 +109,23 @@ def test_the_first_epoch_leaves_nothing_to_keep(tmp_path: Path) -> None:
         epochs_of(trainer_of(Scripted([np.nan]), tmp_path))
 
 
+def test_a_state_that_could_not_be_read_again(tmp_path: Path) -> None:
+    """Losses may stay finite when BatchNorm's variance overflows: the features are lost then, without a sign."""
+    class Overflowing(Scripted):
+        def state(self) -> State:
+            state = super().state()
+            if self.mark == 2:
+                state.weights["audio_subnet.norm.running_var"][0] = np.inf
+            return state
+
+    trainer = trainer_of(Overflowing([3, 2, 1]), tmp_path, epochs=3)
+    with pytest.raises(RunFailed) as caught:
+        epochs_of(trainer)
+    assert str(caught.value).startswith("epoch 2: after step 3 audio_subnet.norm.running_var has 1 values that are NaN "
+                                        "or inf; the best model so far (epoch 1) is in ")
+    assert load_checkpoint(tmp_path / "last.safetensors").progress["epoch"] == 1
+
+
 @pytest.mark.parametrize(("file", "time", "kept"), [("best", 1, 0), ("last", 1, 0), ("best", 2, 1), ("last", 2, 1),
                                                     ("history", 3, 2), ("history", 4, 3)])
 def test_an_interrupt_while_writing(

@@ -14,9 +14,9 @@ from core.convert.readers import read_source
 from core.convert.settings import dropouts, refuse_other_outputs
 from core.errors import UserError
 from core.files import sha256_of
-from core.models import BATCHNORM_EPS, InputDims, build_spec
+from core.models import InputDims, build_spec
 from core.randomness import Array
-from core.state import State
+from core.state import State, bad_numbers
 
 Tensors = Mapping[str, Array]
 
@@ -45,7 +45,9 @@ def convert(path: Path, given: Mapping[str, Any], origin: Mapping[str, str] | No
                         "convert a complete checkpoint of LMF")
     with np.errstate(over="ignore"):  # what overflows is refused as inf below
         weights = {p.name: tensors[p.name].astype(config.precision) for p in spec.parameters}
-    _check_numbers(path, weights)
+    bad = bad_numbers(State(weights))
+    if bad:
+        raise UserError(f"{path}: {'; '.join(bad)}: every output would be NaN or wrong; convert another checkpoint")
     progress = {"source": path.name, "sha256": sha256_of(path), "format": source.kind, "settings": told}
     return Checkpoint(config, dims, f"converted from {source.kind}", "", State(weights), progress)
 
@@ -96,15 +98,6 @@ def _config(path: Path, tensors: Tensors, detected: Mapping[str, Any], given: Ma
             raise UserError(f"{origin.get(key, key)} {given.get(key)}: the tensors in {path} have {key} {shown}; "
                             f"leave {key} out")
     return config
-
-
-def _check_numbers(path: Path, weights: Tensors) -> None:
-    bad = [f"{name} has {count} values that are NaN or inf" for name, value in weights.items()
-           if (count := int((~np.isfinite(value)).sum()))]
-    bad += [f"{name} has {count} negative variances" for name, value in weights.items()
-            if name.endswith("running_var") and (count := int((value.astype(np.float64) <= -BATCHNORM_EPS).sum()))]
-    if bad:
-        raise UserError(f"{path}: {'; '.join(bad)}: every output would be NaN or wrong; convert another checkpoint")
 
 
 def _listed(tensors: Tensors) -> str:
