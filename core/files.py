@@ -32,8 +32,9 @@ def naming_errors(path: Path) -> Iterator[None]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path`; on success flush it to disk and rename it to `path`.
 
-    Temporary files that killed processes left of `path` are removed. Raises RunFailed naming the file when the disk is
-    full or the folder can't be written.
+    What is to be written goes into that very file: its lock says that its writer lives. Temporary files that killed
+    processes left of `path` are removed. Raises RunFailed naming the file when the disk is full or the folder can't be
+    written.
     """
     with naming_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

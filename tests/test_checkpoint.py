@@ -392,7 +392,7 @@ def test_progress() -> None:
 @pytest.mark.parametrize(("change", "words"), [
     ({"epoch": 2}, "epoch = 2, by its history 3"), ({"best_loss": 0.5}, "best_loss = 0.5, by its history 1.0"),
     ({"best_epoch": None}, "best_epoch = None"), ({"stale": 0}, "stale = 0"), ({"stale": "1"}, "stale = '1'"),
-    ({"history": None}, "record of epochs: isn't what was written there (history = None"), ({"history": [1]}, "0 = 1"), ({"history": ROWS[1:]}, "row 1"),
+    ({"history": None}, "history = None"), ({"history": [1]}, "0 = 1"), ({"history": ROWS[1:]}, "row 1"),
     ({"history": [*ROWS[:2], {**ROWS[2], "best": True}]}, "row 3 of its history"),
     ({"history": [*ROWS[:2], {**ROWS[2], "valid_loss": float("nan")}]}, "2.valid_loss = nan"),
     ({"history": [*ROWS[:2], {**ROWS[2], "valid_loss": "1"}]}, "2.valid_loss = '1'"),

@@ -1,6 +1,7 @@
 """The store: made once, redone when it has to be, whole or absent."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -46,7 +47,7 @@ def test_the_pickle_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     load_dataset(config_for(tmp_path, "pom"))
     assert len(seen) == 1
     np.testing.assert_array_equal(first.splits["test"].arrays["video"], again.splits["test"].arrays["video"])
-    assert stored(tmp_path) == [f"pom-{sha256_of(path)[:12]}.safetensors", "pom.manifest.json"]
+    assert stored(tmp_path) == [f"pom-{sha256_of(path)[:12]}.safetensors", "pom.manifest.json", "pom.verified.json"]
 
 
 def test_redone_when_the_source_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +62,7 @@ def test_redone_when_the_source_changes(tmp_path: Path, monkeypatch: pytest.Monk
     new = load_dataset(config_for(tmp_path, "mosi"))
     assert len(seen) == 2 and new.splits["train"].arrays["audio"][0, 0] == 42
     assert new.fingerprint != old.fingerprint
-    assert stored(tmp_path) == [f"mosi-{sha256_of(path)[:12]}.safetensors", "mosi.manifest.json"]
+    assert stored(tmp_path) == [f"mosi-{sha256_of(path)[:12]}.safetensors", "mosi.manifest.json", "mosi.verified.json"]
 
 
 def test_an_unchanged_source_is_not_even_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +74,7 @@ def test_an_unchanged_source_is_not_even_hashed(tmp_path: Path, monkeypatch: pyt
 
 def damage(path: Path, how: str) -> None:
     tensors = next(path.glob("*.safetensors"))
-    manifest = next(path.glob("*.json"))
+    manifest = next(path.glob("*.manifest.json"))
     if how == "gone":
         tensors.unlink()
     elif how == "short":
@@ -123,8 +124,10 @@ def test_manifest(tmp_path: Path) -> None:
     file = tmp_path / "elsewhere" / manifest["store"]["file"]
     assert manifest["source"]["sha256"] == sha256_of(path)
     assert manifest["source"]["bytes"] == path.stat().st_size
-    assert manifest["store"]["sha256"] == sha256_of(file)
-    assert manifest["tensors"]["train/text"] == {"shape": [7, 5, 6], "dtype": "float32"}
+    text = load_file(file)["train/text"]
+    assert manifest["tensors"]["train/text"] == {"shape": [7, 5, 6], "dtype": "float32",
+                                                 "sha256": hashlib.sha256(text.tobytes()).hexdigest()}
+    assert manifest["store"]["bytes"] == file.stat().st_size
     assert manifest["parts"][""]["cleaning"]["train"]["audio"]["posinf"] == 1
 
 
@@ -189,7 +192,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
                              cwd=Path(__file__).parents[1]) for _ in range(3)]
     outputs = {run.communicate()[0] for run in runs}
     assert all(run.returncode == 0 for run in runs) and len(outputs) == 1
-    assert len(stored(tmp_path)) == 2
+    assert len(stored(tmp_path)) == 3
 
 
 @pytest.mark.parametrize(("dataset", "rows", "dims"), [

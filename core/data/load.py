@@ -9,11 +9,12 @@ import numpy as np
 
 from core.config import Config
 from core.data.cleaning import sentences
+from core.data.manifest import SCHEMA
 from core.data.provenance import caveats
 from core.data.published import PUBLISHED, REPAIR, label_names
 from core.data.readers import missing_modality
 from core.data.record import Dataset, Split, dims_of
-from core.data.store import SCHEMA, read_store
+from core.data.store import read_store
 from core.data.synthetic import synthetic
 from core.errors import UserError
 

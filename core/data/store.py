@@ -5,10 +5,11 @@
 
 Unpickling reads and holds the whole file (IEMOCAP: four emotions); the store hands out only the
 tensors asked for. Two processes that convert at once write the same bytes; the last rename wins.
+Every tensor is held to its sha256 in the manifest once per version of the file (core.data.manifest);
+a store that is not what was written is converted again, with a warning.
 """
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +17,28 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from core.data.manifest import (
+    SCHEMA,
+    Damaged,
+    clear_place,
+    manifest_path,
+    note_verified,
+    read_manifest,
+    settle,
+    stamp_of,
+    verified,
+    write_manifest,
+)
 from core.data.published import SPLITS
 from core.data.readers import Part, read_published
-from core.errors import RunFailed, UserError
-from core.files import atomic_path, sha256_of, write_json
+from core.digests import describe, difference
+from core.errors import RunFailed, UserError, one_line
+from core.files import atomic_path, remove_leftovers, sha256_of
+from core.flags import warn
 from core.randomness import Array
 
-SCHEMA = 1  # raise it when the meaning of the stored tensors changes: old stores are then redone
 ATTEMPTS = 3  # another process may replace the store between our look at it and our opening it
 
 
@@ -33,6 +47,7 @@ class Store:
     """A converted data set on disk. `manifest` holds the source's sha256 and what was cleaned."""
 
     path: Path
+    dataset: str
     manifest: dict[str, Any]
 
     def part(self, emotion: str | None) -> dict[str, Any] | None:
@@ -49,6 +64,26 @@ class Store:
             return {split: {name: file.get_tensor(_key(emotion or "", split, name)) for name in names}
                     for split in SPLITS}
 
+    def verify(self) -> None:
+        """Hold every tensor to its sha256, unless this version of the file was found to be right before.
+
+        Raises Damaged naming file and tensor, SafetensorError or OSError when the file can't be read.
+        """
+        folder, stamp = self.path.parent, stamp_of(self.path)
+        if verified(folder, self.dataset, self.manifest, stamp):
+            return
+        settled, written = settle(stamp), self.manifest["tensors"]
+        with safe_open(str(self.path), framework="numpy") as file:
+            names = set(file.keys())
+            for name in sorted(names ^ set(written)):
+                raise Damaged(f"{self.path}: {name} {'is missing' if name in written else 'was not written with it'}")
+            for name, was in written.items():
+                changed = difference(file.get_tensor(name), was)
+                if changed:
+                    raise Damaged(f"{self.path}: {name} is not what was written ({changed})")
+        if settled:
+            note_verified(folder, self.dataset, self.manifest, stamp)
+
 
 def read_store(source: Path, dataset: str, folder: Path, emotion: str | None,
                modalities: tuple[str, ...]) -> tuple[Store, dict[str, dict[str, Array]]]:
@@ -57,75 +92,75 @@ def read_store(source: Path, dataset: str, folder: Path, emotion: str | None,
     Modalities that the part lacks, or the part itself, are left out of the arrays: the caller knows
     what to say. Raises UserError when the source is unusable or `folder` can't be written.
     """
-    for attempt in range(ATTEMPTS):
-        store = _current(source, dataset, folder) or _convert(source, dataset, folder)
+    damaged = False
+    for _ in range(ATTEMPTS):
+        store = (None if damaged else _current(source, dataset, folder)) or _convert(source, dataset, folder)
         part = store.part(emotion)
         if part is None:
             return store, {}
         names = (*(name for name in modalities if name in part["modalities"]), "label")
         try:
+            store.verify()
             return store, store.read(emotion, names)
-        except (SafetensorError, OSError) as error:
-            if attempt == ATTEMPTS - 1:
-                raise UserError(f"{store.path}: can't be read ({' '.join(str(error).split())}); "
-                                f"remove {folder} or choose another --store_dir") from error
-            _manifest_path(folder, dataset).unlink(missing_ok=True)
-    raise AssertionError("unreachable")
+        except FileNotFoundError as error:
+            reason = one_line(error)  # another process has just replaced it, or someone has removed it: look again
+        except (Damaged, SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:  # types of no array
+            damaged = True
+            reason = one_line(error) if isinstance(error, Damaged) else f"{store.path}: {one_line(error)}"
+            _say(reason, source)
+    raise UserError(f"{reason}, after {ATTEMPTS} attempts; remove {folder} or choose another --store_dir")
+
+
+def _say(reason: str, source: Path) -> None:
+    warn(f"{reason}; {source} is converted again")
 
 
 def _key(part: str, split: str, name: str) -> str:
     return "/".join(filter(None, (part, split, name)))
 
 
-def _manifest_path(folder: Path, dataset: str) -> Path:
-    return folder / f"{dataset}.manifest.json"
-
-
-def _stamp(source: Path) -> list[int]:
-    """What changes when a file is replaced or written to: spares hashing it at every start."""
-    stat = source.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-
-
 def _current(source: Path, dataset: str, folder: Path) -> Store | None:
-    """The store in `folder` if it is whole and made from the source as it is now."""
+    """The store in `folder` if there is one, made from the source as it is now; its tensors are not looked at yet."""
+    path = manifest_path(folder, dataset)
     try:
-        manifest = json.loads(_manifest_path(folder, dataset).read_text(encoding="utf-8"))
-        store = Store(folder / manifest["store"]["file"], manifest)
-        whole = manifest["schema"] == SCHEMA and store.path.stat().st_size == manifest["store"]["bytes"]
-        made_from = manifest["source"]
-        same = made_from["stamp"] == _stamp(source) or (
+        manifest = read_manifest(path)
+        if manifest is None or manifest["schema"] != SCHEMA:
+            return None
+        made_from, store = manifest["source"], Store(folder / manifest["store"]["file"], dataset, manifest)
+        same = made_from["stamp"] == stamp_of(source) or (
             made_from["bytes"] == source.stat().st_size and made_from["sha256"] == sha256_of(source))
-        with safe_open(str(store.path), framework="numpy") as file:
-            whole = whole and set(file.keys()) == set(manifest["tensors"])
-        return store if whole and same else None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-        return None  # no store, half a store or someone else's file: it is made again
+        if same and stamp_of(store.path)[0] != manifest["store"]["bytes"]:
+            raise Damaged(f"{store.path}: {stamp_of(store.path)[0]} bytes, written {manifest['store']['bytes']}")
+        return store if same else None
+    except (Damaged, OSError) as error:
+        _say(one_line(error), source)
+        return None
 
 
 def _convert(source: Path, dataset: str, folder: Path) -> Store:
-    stamp, digest = _stamp(source), sha256_of(source)
+    stamp, digest = stamp_of(source), sha256_of(source)
     parts = read_published(source, dataset)
     tensors = {_key(name, split, key): array for name, part in parts.items()
                for split, arrays in part.arrays.items() for key, array in arrays.items()}
     path = folder / f"{dataset}-{digest[:12]}.safetensors"
     with _writable(folder):
+        clear_place(path)
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary)
-            store_digest, size = sha256_of(temporary), temporary.stat().st_size
+            temporary.write_bytes(save(tensors))  # into this very file: save_file would put another in its place
+            size = temporary.stat().st_size
+        remove_leftovers(folder)
         manifest = {
             "schema": SCHEMA,
             "source": {"name": source.name, "sha256": digest, "bytes": stamp[0], "stamp": stamp},
-            "store": {"file": path.name, "sha256": store_digest, "bytes": size},
-            "tensors": {key: {"shape": list(array.shape), "dtype": str(array.dtype)}
-                        for key, array in tensors.items()},
+            "store": {"file": path.name, "bytes": size},
+            "tensors": {key: describe(array) for key, array in tensors.items()},
             "parts": {name: _summary(part) for name, part in parts.items()},
         }
-        write_json(_manifest_path(folder, dataset), manifest)
+        write_manifest(manifest_path(folder, dataset), manifest)
         for old in folder.glob(f"{dataset}-{'[0-9a-f]' * 12}.safetensors"):
             if old != path:
                 old.unlink(missing_ok=True)
-    return Store(path, manifest)
+    return Store(path, dataset, manifest)
 
 
 def _summary(part: Part) -> dict[str, Any]:
