@@ -38,7 +38,7 @@ SHORT = ("tests/test_randomness.py", "tests/test_data_synthetic.py::test_same_by
 
 
 def variables(name: str) -> dict[str, str]:
-    """What an environment sets. NumPy complains of a feature that this CPU lacks: only those it has are named."""
+    """What an environment sets. Of NumPy's features, those that this CPU has are named."""
     if name == "busy":
         return {}
     unwanted = [feature for feature in __cpu_dispatch__
