@@ -12,7 +12,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from core.config import Config, make_config
 from core.data.archives import open_tensors
+from core.data.ranges import check_ranges
 from core.digests import describe, difference
 from core.errors import UserError, one_line
 from core.files import atomic_path
@@ -38,11 +39,15 @@ FOREIGN_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".pdparam
 KINDS = ("weights", "exp_avg", "exp_avg_sq")
 WAY_OUT = "use a checkpoint of this project"
 DAMAGED = "the file is damaged: use a copy or another checkpoint"
+RANGE = "range"  # of the training data: no part of the state
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds. `progress` is the trainer's: epoch, best loss, history."""
+    """What a checkpoint file holds. `progress` is the trainer's: epoch, best loss, history.
+
+    `ranges`: what it was trained on, as `core.data.ranges` makes them; empty in older and converted checkpoints.
+    """
 
     config: Config
     dims: InputDims
@@ -50,6 +55,7 @@ class Checkpoint:
     fingerprint: str
     state: State
     progress: dict[str, Any]
+    ranges: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def spec(self) -> ModelSpec:
@@ -60,6 +66,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` whole. Raises RunFailed when the disk is full or the folder can't be written."""
     state = checkpoint.state
     tensors = {f"{kind}/{name}": array for kind in KINDS for name, array in getattr(state, kind).items()}
+    tensors |= {f"{RANGE}/{name}": array for name, array in checkpoint.ranges.items()}
     record = json.dumps({
         "config": checkpoint.config.model_dump(mode="json"), "dims": vars(checkpoint.dims),
         "backend": checkpoint.backend, "fingerprint": checkpoint.fingerprint, "step": state.step,
@@ -89,11 +96,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     state = State(weights, exp_avg, exp_avg_sq, record.step, record.loss_scale, record.good_steps)
     try:
         config, dims = make_config(record.config), InputDims(**record.dims.model_dump())
-        checkpoint = Checkpoint(config, dims, record.backend, record.fingerprint, state, record.progress)
+        checkpoint = Checkpoint(config, dims, record.backend, record.fingerprint, state, record.progress,
+                                _part(tensors, RANGE))
         spec = checkpoint.spec
     except (UserError, ArithmeticError, RecursionError) as error:  # the latter: widths of 0, deep nesting
         raise UserError(f"{path}: its configuration can't be used ({one_line(error)[:300]}); {WAY_OUT}") from error
     check_state(spec, state, config.precision, str(path))
+    check_ranges(checkpoint.ranges, dims, config.modalities, str(path))
     if record.tensors is None:
         warn(f"{path}: has no digests, an earlier version wrote it: changed numbers in it would not be noticed")
     return checkpoint

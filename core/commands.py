@@ -4,16 +4,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from core.backend import Session, missing_reason, open_session
 from core.checkpoint import Checkpoint, load_checkpoint
 from core.config import Config, make_config
-from core.console import print_cleaning, print_epoch, print_header, print_metrics
+from core.console import print_beyond, print_cleaning, print_epoch, print_findings, print_header, print_metrics
 from core.data import Dataset, load_dataset
 from core.data.published import label_names
+from core.data.ranges import outside
 from core.data.unlabelled import read_unlabelled
 from core.errors import RunFailed, UserError
 from core.files import write_json
@@ -22,6 +25,7 @@ from core.guard import guarded
 from core.losses import mean_loss
 from core.metrics import evaluate as all_metrics
 from core.models import build_spec
+from core.randomness import Array
 from core.run_folder import newest_run, write_predictions
 from core.state import check_weights
 from core.text import say
@@ -62,6 +66,7 @@ def train(backend: str, given: Given) -> None:
     dataset, path = trainer.dataset, trainer.run_folder.path
     print_header(backend, config, dataset, trainer.spec, path, trainer.progress.epoch)
     print_cleaning(dataset)
+    print_findings(dataset)
     try:
         metrics = trainer.run(print_epoch)
     except KeyboardInterrupt:
@@ -127,6 +132,7 @@ def evaluate(backend: str, given: Given) -> None:
     output, label = session.predict(name), split.arrays["label"]
     metrics = {"loss": mean_loss(output, label), **all_metrics(dataset.task, output, label, dataset.label_names)}
     print_cleaning(dataset)
+    print_beyond(split.inputs, output, checkpoint)
     print_metrics(metrics, f"{dataset.title} {name}, {backend}, checkpoint: {checkpoint.backend}", dataset.notes)
     if "output" in given:
         stem = _stem(given["output"])
@@ -159,12 +165,27 @@ def infer(backend: str, given: Given) -> None:
     arrays, cleaned = read_unlabelled(Path(given["input"]), config.modalities, checkpoint.dims, config.max_len)
     session = _open_trained(backend, checkpoint, config)
     session.load_data("input", arrays)
-    files = write_predictions(stem, session.predict("input"), None, config.task,
+    output = session.predict("input")
+    _refuse_broken(given["input"], arrays, output, checkpoint)
+    files = write_predictions(stem, output, None, config.task,
                               label_names(config.dataset, config.emotion))
     for modality, counts in cleaned.items():
         if any(counts.values()):
             say(f"cleaned to 0: {modality} {json.dumps(counts)}")
+    print_beyond(arrays, output, checkpoint)
     say(f"wrote {files[0]} and {files[1]}: {len(next(iter(arrays.values())))} rows")
+
+
+def _refuse_broken(path: str, arrays: Mapping[str, Array], output: Array, checkpoint: Checkpoint) -> None:
+    """Raises RunFailed naming the first row without a finite prediction, and its furthest value where that is known."""
+    broken = np.flatnonzero(~np.isfinite(output).all(axis=1))
+    if not len(broken):
+        return
+    row = int(broken[0])
+    found = [f"; {modality} {beyond.furthest}" for modality, array in arrays.items()
+             if checkpoint.ranges and (beyond := outside(modality, array, checkpoint.ranges, [row]))]
+    raise RunFailed(f"{path}: row {row} has no finite prediction ({len(broken)} of {len(output)} rows){''.join(found)}"
+                    "; repair, rescale or drop these rows, nothing was written")
 
 
 def _export_parser(prog: str) -> Parser:

@@ -9,10 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from core.checkpoint import Checkpoint
 from core.config import Config
 from core.data import Dataset
+from core.data.findings import findings_among
+from core.data.published import beyond_label
+from core.data.ranges import NO_RANGES, outside
 from core.metrics import Value
 from core.models import ModelSpec
+from core.randomness import Array
 from core.text import printable
 
 
@@ -43,6 +48,26 @@ def print_cleaning(dataset: Dataset) -> None:
             if any(counts.values()):
                 said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
                 console.print(f"cleaned to 0 in {split} {modality}: {said}")
+
+
+def print_findings(dataset: Dataset) -> None:
+    """What makes a result worth less is said before the first epoch, not only beside the scores."""
+    for note in findings_among(dataset.notes):
+        console.print(f"warning: {note}")
+
+
+def print_beyond(inputs: Mapping[str, Array], output: Array, checkpoint: Checkpoint) -> None:
+    """Where rows (N, ...) by modality lie outside of what the model was trained on, and predictions (N, O) outside of
+    what it was taught."""
+    if not checkpoint.ranges:
+        console.print(f"note: {NO_RANGES}")
+    for modality, values in inputs.items():
+        found = outside(modality, values, checkpoint.ranges) if checkpoint.ranges else None
+        if found:
+            console.print(f"note: {found}")
+    beyond = beyond_label(checkpoint.config.dataset, output)
+    if beyond:
+        console.print(f"note: {beyond}")
 
 
 def print_epoch(row: Mapping[str, Any]) -> None:

@@ -18,18 +18,21 @@ from core.backend import Session, open_session
 from core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.config import Config
 from core.data import Dataset, load_dataset
+from core.data.ranges import FAR, outside
 from core.errors import RunFailed, UserError
 from core.losses import mean_loss
 from core.metrics import evaluate
 from core.models import ModelSpec, build_spec
 from core.plan import make_plan
 from core.progress import Progress, read_progress
+from core.randomness import Array
 from core.run_folder import Row, RunFolder, new_run_folder
 from core.scaler import initial_scale
 from core.selection import for_selection
 from core.state import State, bad_numbers, initial_state
 
 Report = Callable[[Row], None]
+LOWER = "lower learning_rate and factor_learning_rate"
 
 
 class Trainer:
@@ -124,10 +127,11 @@ class Trainer:
         if len(broken):
             step, steps = int(broken[0]), len(result.losses)
             self._fail(epoch, f"training loss of step {step + 1} of {steps} is {result.losses[step]}")
-        valid = self.seen["valid"]
-        valid_loss = mean_loss(self.session.predict("valid"), valid.arrays["label"])
+        output = self.session.predict("valid")
+        valid_loss = mean_loss(output, self.seen["valid"].arrays["label"])
         if not math.isfinite(valid_loss):
-            self._fail(epoch, f"validation loss after step {len(result.losses)} is {valid_loss}")
+            self._fail(epoch, f"validation loss after step {len(result.losses)} is {valid_loss}",
+                       self._at_fault(output))
         improved = before.best_loss is None or valid_loss < before.best_loss
         row = {"epoch": epoch + 1, "train_loss": float(result.losses.sum()) / train.rows, "valid_loss": valid_loss,
                "best": improved, "skipped_steps": result.skipped}
@@ -152,11 +156,22 @@ class Trainer:
     def _save(self, path: Path, state: State, progress: Progress) -> None:
         self.run_folder.check()
         save_checkpoint(path, Checkpoint(self.config, self.spec.dims, self.backend, self.dataset.fingerprint, state,
-                                         asdict(progress)))
+                                         asdict(progress), self.dataset.ranges))
 
-    def _fail(self, epoch: int, what: str) -> None:
-        raise RunFailed(f"epoch {epoch + 1}: {what}, expected a finite number; {self._kept()}; "
-                        "lower learning_rate and factor_learning_rate")
+    def _at_fault(self, output: Array) -> str:
+        """What to change when `output` of the validation rows isn't finite: those rows, if the same weights bear all
+        training rows and break down on one far beyond them; else the rates."""
+        broken = np.flatnonzero(~np.isfinite(output).all(axis=1))
+        if self.dataset.ranges and np.isfinite(self.session.predict("train")).all():
+            for modality, array in self.seen["valid"].inputs.items():
+                found = outside(modality, array, self.dataset.ranges, broken.tolist())
+                if found and found.widths >= FAR:
+                    return ("the validation data is at fault: the training rows pass with the same weights, but valid "
+                            f"{modality} {found.furthest}; repair or rescale it")
+        return LOWER
+
+    def _fail(self, epoch: int, what: str, way_out: str = LOWER) -> None:
+        raise RunFailed(f"epoch {epoch + 1}: {what}, expected a finite number; {self._kept()}; {way_out}")
 
     def _kept(self) -> str:
         if self.progress.best_epoch is None:

@@ -129,6 +129,30 @@ def test_tensors_that_do_not_fit_the_record(tmp_path: Path) -> None:
     refused(path, "fusion_bias is (1, 3), expected (1, 2)", "video_factor is missing", "stray is not part")
 
 
+RANGES: dict[str, Array] = {f"{name}_{end}": np.full(width, value, np.float32) for name, width in (
+    ("audio", 6), ("video", 5), ("text", 8)) for end, value in (("low", -1), ("high", 2))}
+
+
+def test_the_training_range_is_kept_and_may_be_missing(tmp_path: Path) -> None:
+    path, saved = tmp_path / "a.safetensors", make()
+    save_checkpoint(path, dataclasses.replace(saved, ranges=RANGES))
+    assert_equal(dict(load_checkpoint(path).ranges), RANGES)
+    save_checkpoint(path, saved)  # as before there were ranges
+    assert load_checkpoint(path).ranges == {}
+
+
+@pytest.mark.parametrize(("change", "name"), [
+    ({"audio_low": np.zeros(5, np.float32)}, "audio_low"), ({"text_high": np.full(8, np.nan, np.float32)}, "text_high"),
+    ({"video_low": np.full(5, 3, np.float32)}, "video_low"), ({"stray_low": np.zeros(1, np.float32)}, "stray_low"),
+    ({"audio_low": np.zeros(6, np.int64)}, "audio_low"), ({"audio_high": None}, "audio_high"),
+])
+def test_a_training_range_that_is_none(tmp_path: Path, change: dict[str, Array], name: str) -> None:
+    path = tmp_path / "a.safetensors"
+    kept = {key: value for key, value in {**RANGES, **change}.items() if value is not None}
+    save_checkpoint(path, dataclasses.replace(make(), ranges=kept))
+    refused(path, f"training range {name} does not fit the model", "another checkpoint")
+
+
 def test_nothing_in_the_file_is_code(tmp_path: Path) -> None:
     """Tensors, and a JSON record: what a reader in any language can check."""
     path = tmp_path / "a.safetensors"

@@ -1,6 +1,7 @@
 """`infer`: rows of a file in, predictions in the same order out."""
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,23 @@ import pytest
 from safetensors.numpy import save_file
 
 from core.backend import BACKENDS
+from core.checkpoint import load_checkpoint, save_checkpoint
 from core.data.published import POM_TRAITS
 from core.randomness import Array
 from tests.conftest import Run
-from tests.running import AUDIO, ROWS, STEPS, VIDEO, WORD, Refuse, content_of, needs, run
+from tests.running import (
+    AUDIO,
+    ROWS,
+    STEPS,
+    VIDEO,
+    WORD,
+    Refuse,
+    content_of,
+    needs,
+    only_error,
+    run,
+    train_flags,
+)
 
 NAMES = {"audio": b"covarep", "video": b"facet", "text": b"glove"}
 
@@ -76,3 +90,49 @@ def test_unusable_input_gets_one_line(refuse: Refuse, classified: Run, tmp_path:
     (tmp_path / "rows.txt").write_text("")
     refuse("infer", *given, "--input", str(tmp_path / "rows.txt"), words=("'.txt'", ".npz, .safetensors or .pkl"))
     assert not list(Path.cwd().glob("predictions.*"))
+
+
+def test_rows_and_predictions_beyond_what_was_taught_are_said(scored: Run, tmp_path: Path) -> None:
+    """The unit of one modality is another; the other two are the very rows that the model was trained on."""
+    content = content_of("pom")
+    rows = {name: content[b"train"][key] for name, key in NAMES.items()}
+    given = ("--checkpoint", str(scored.folder), "--input", "rows.npz")
+    np.savez(tmp_path / "rows.npz", **rows)
+    assert "training range" not in run(tmp_path, "torch", "infer", *given).stdout
+    np.savez(tmp_path / "rows.npz", **{**rows, "video": rows["video"] * 1000})
+    done = run(tmp_path, "torch", "infer", *given)
+    [line] = [line for line in done.stdout.splitlines() if "training range" in line]
+    assert line.startswith("note: video: ") and f"in {ROWS['train']} of {ROWS['train']} rows" in line
+    got = np.load(tmp_path / "predictions.npy")
+    beyond = int(((got < 0) | (got > 7)).sum())
+    assert beyond > 0 and f"note: {beyond} of {got.size} predictions, in " in done.stdout
+
+
+def test_a_row_without_a_finite_prediction_ends_it(scored: Run, tmp_path: Path) -> None:
+    """As `evaluate` does: NaN is no prediction."""
+    rows = test_rows_of("pom")
+    rows["audio"][[4, 7]] = 3e38
+    np.savez(tmp_path / "rows.npz", **rows)
+    done = run(tmp_path, "torch", "infer", "--checkpoint", str(scored.folder), "--input", "rows.npz", code=1)
+    only_error(done.stderr, "rows.npz: row 4 has no finite prediction (2 of 12 rows)",
+               "; audio row 4, column ", "is 3e+38, trained on", "nothing was written")
+    assert not (tmp_path / "predictions.npy").exists()
+
+
+def test_an_older_checkpoint_says_that_it_has_no_range(scored: Run, tmp_path: Path) -> None:
+    """One line; `evaluate` says the same."""
+    best = load_checkpoint(scored.folder / "best.safetensors")
+    save_checkpoint(tmp_path / "old.safetensors", replace(best, ranges={}))
+    np.savez(tmp_path / "rows.npz", **test_rows_of("pom"))
+    for command, flags in (("infer", ("--input", "rows.npz")), ("evaluate", ("--split", "train"))):
+        done = run(tmp_path, "torch", command, "--checkpoint", "old.safetensors", *flags)
+        assert done.stdout.count("this checkpoint holds no training range") == 1
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
+def test_every_backend_keeps_the_same_range(data: Path, scored: Run, tmp_path: Path, backend: str) -> None:
+    needs(backend)
+    run(tmp_path, backend, "train", *train_flags("pom", data, tmp_path / "runs", "--epochs", "1"))
+    want, got = (load_checkpoint(folder).ranges for folder in (scored.folder, tmp_path / "runs" / f"pom-{backend}-1"))
+    assert len(want) == 6 and {name: value.tobytes() for name, value in got.items()} == {
+        name: value.tobytes() for name, value in want.items()}

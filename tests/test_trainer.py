@@ -11,6 +11,7 @@ import core.files
 from core.checkpoint import load_checkpoint
 from core.config import Config, make_config
 from core.data import Dataset, Split
+from core.data.ranges import ranges_of
 from core.errors import RunFailed
 from core.models import InputDims, build_spec
 from core.plan import EpochPlan, EpochResult
@@ -55,11 +56,14 @@ class Scripted:
         return ZERO + np.float32(self.valid[self.mark - 1])
 
 
-def trainer_of(session: Scripted, folder: Path, **values: object) -> Trainer:
+def trainer_of(session: Scripted, folder: Path, valid: Sequence[float] = (0, 0), **values: object) -> Trainer:
+    """Training and test rows are zeros and ones, each validation row is `valid`."""
     config: Config = make_config({"dataset": "mosi", "modalities": "audio", "batch_size": 1, **values})
-    arrays = {"audio": np.zeros((STEPS, 2), np.float32), "label": ZERO}
-    dataset = Dataset("mosi", None, "regression", {name: Split(arrays) for name in ("train", "valid", "test")},
-                      ("audio",), DIMS, ("sentiment",), False, "f" * 64, {}, None, ())
+    arrays: dict[str, Array] = {"audio": np.eye(STEPS, 2, dtype=np.float32), "label": ZERO}
+    other: dict[str, Array] = {"audio": np.tile(np.float32(valid), (STEPS, 1)), "label": ZERO}
+    splits = {"train": Split(arrays), "valid": Split(other), "test": Split(arrays)}
+    dataset = Dataset("mosi", None, "regression", splits, ("audio",), DIMS, ("sentiment",), False, "f" * 64, {}, None,
+                      (), ranges_of({"audio": arrays["audio"]}))
     trainer = Trainer(session, build_spec(config, DIMS), config, dataset, RunFolder(folder, config),  # type: ignore[arg-type]
                       "torch")
     trainer.load()
@@ -124,6 +128,41 @@ def test_a_state_that_could_not_be_read_again(tmp_path: Path) -> None:
     assert str(caught.value).startswith("epoch 2: after step 3 audio_subnet.norm.running_var has 1 values that are NaN "
                                         "or inf; the best model so far (epoch 1) is in ")
     assert load_checkpoint(tmp_path / "last.safetensors").progress["epoch"] == 1
+
+
+class Breaking(Scripted):
+    """The validation rows `rows` have no finite output; with `everywhere`, the training rows neither."""
+
+    def __init__(self, rows: Sequence[int], everywhere: bool = False) -> None:
+        super().__init__([1, 1])
+        self.rows, self.everywhere = list(rows), everywhere
+
+    def predict(self, split: str) -> Array:
+        output = ZERO.copy()
+        if split == "valid" or self.everywhere:
+            output[self.rows] = np.nan
+        return output
+
+
+@pytest.mark.parametrize(("valid", "everywhere", "words"), [
+    ((0, 1e30), False, "the validation data is at fault: the training rows pass with the same weights, but valid audio "
+                       "row 1, column 1 is 1e+30, trained on 0 to 1; repair or rescale it"),
+    ((0, 1e30), True, "lower learning_rate"),  # training rows break down too: the weights are at fault
+    ((0, 1.5), False, "lower learning_rate"),  # nothing extraordinary about the rows
+    ((0, 0), False, "lower learning_rate"),
+])
+def test_who_is_at_fault(tmp_path: Path, valid: Sequence[float], everywhere: bool, words: str) -> None:
+    with pytest.raises(RunFailed) as caught:
+        epochs_of(trainer_of(Breaking([1, 2], everywhere), tmp_path, valid))
+    assert "validation loss after step 3 is nan" in str(caught.value) and words in str(caught.value)
+    assert ("learning_rate" in str(caught.value)) is ("learning_rate" in words)
+
+
+def test_both_checkpoints_keep_the_training_range(tmp_path: Path) -> None:
+    epochs_of(trainer_of(Scripted([1, 2]), tmp_path, (7, 7), epochs=2))
+    for name in ("best", "last"):
+        ranges = load_checkpoint(tmp_path / f"{name}.safetensors").ranges
+        assert {key: value.tolist() for key, value in ranges.items()} == {"audio_low": [0, 0], "audio_high": [1, 1]}
 
 
 @pytest.mark.parametrize(("file", "time", "kept"), [("best", 1, 0), ("last", 1, 0), ("best", 2, 1), ("last", 2, 1),

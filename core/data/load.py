@@ -3,15 +3,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from core.config import Config
 from core.data.cleaning import sentences
+from core.data.findings import findings
 from core.data.manifest import SCHEMA
 from core.data.provenance import caveats
 from core.data.published import PUBLISHED, REPAIR, label_names
+from core.data.ranges import ranges_of
 from core.data.readers import missing_modality
 from core.data.record import Dataset, Split, dims_of
 from core.data.store import read_store
@@ -26,7 +29,10 @@ def load_dataset(config: Config) -> Dataset:
     UserError, one line, when the file is missing, damaged or of another schema, or when a chosen
     modality can't be learned from.
     """
-    return synthetic(config) if config.data == "synthetic" else _published(config)
+    dataset = synthetic(config) if config.data == "synthetic" else _published(config)
+    ranges = ranges_of(dataset.splits["train"].inputs)
+    found = findings(dataset.splits, dataset.label_names, ranges, config, dataset.source or dataset.title)
+    return replace(dataset, ranges=ranges, notes=dataset.notes + found)
 
 
 def source_path(config: Config) -> Path:

@@ -3,6 +3,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 SPLITS = ("train", "valid", "test")
 FEATURE_KEYS = {"audio": ("covarep", "audio"), "video": ("facet", "video"), "text": ("glove", "text")}
@@ -64,6 +67,19 @@ PUBLISHED = {
         "iemocap", ("not_X", "X"), None, (2717, 798, 938), (74, 35, 300), 20, 764739145,
         "7f20c9f5245c3bcb3a4638e8577f0c81ee2dbdede56d44f165ce9ae69a9c5ad9"),
 }
+
+
+def beyond_label(dataset: str, output: npt.NDArray[Any]) -> str | None:
+    """A sentence about predictions (N, O) beyond the labels' range; None where none is, or where labels are classes."""
+    bounds = PUBLISHED[dataset].label_range
+    if bounds is None:
+        return None
+    beyond = (output < bounds[0]) | (output > bounds[1])
+    if not beyond.any():
+        return None
+    rows = int(beyond.any(axis=1).sum())
+    return (f"{int(beyond.sum())} of {output.size} predictions, in {rows} of {len(output)} rows, lie beyond the "
+            f"labels' range of {bounds[0]:g} to {bounds[1]:g}: from {output.min():.4g} to {output.max():.4g}")
 
 
 def label_names(dataset: str, emotion: str | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.models import InputDims
 from core.randomness import Array
@@ -44,7 +44,7 @@ class Dataset:
     steps, 0 where left out.
     label_names: one per output. fingerprint: hex sha256 of what decides the arrays. cleaning: per split
     and modality how many NaN, +inf and -inf became 0. source: the pickle; None for synthetic data.
-    notes: sentences for a report's reader.
+    notes: sentences for a report's reader. ranges: of the training rows, as `core.data.ranges` makes them.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Dataset:
     cleaning: Cleaning
     source: str | None
     notes: tuple[str, ...] = ()
+    ranges: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

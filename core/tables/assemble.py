@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from core.backend import BACKENDS
 from core.config import EMOTIONS, MODALITIES
+from core.data.findings import HEADS as FINDINGS
 from core.data.published import POM_TRAITS
 from core.tables.arms import MEAN, Arm, arms_of
 from core.tables.published import System, load_published
@@ -64,8 +65,8 @@ class Row:
 
     @property
     def comparable(self) -> bool:
-        """Whether ours was made from the published data, all of it."""
-        return set(self.caveats) <= {CLEANED}
+        """Whether ours was made from the published data, all of it; what is found in these doesn't change that."""
+        return set(self.caveats) <= {CLEANED, *FINDINGS}
 
     @property
     def parameters(self) -> tuple[int, ...]:
