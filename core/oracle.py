@@ -4,21 +4,29 @@ The paper's equations 6 and 7 differ from equation 8 and the released code for r
 computed here is W = sum_r w_r (a_r x v_r x t_r), contracted with the full outer product
 z_a x z_v x z_t (equations 1, 2 and 8): the thing that the low-rank form must equal. TFN has that W itself
 as a parameter; the contraction is the same function.
+
+Beside every number stands its size, what rounding can have done to it (core.rounding): that of the low-rank form,
+in which backends compute.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import reduce
 from itertools import pairwise
+from operator import mul
 
 import numpy as np
-import numpy.typing as npt
 
 from core.models import BATCHNORM_EPS, ModelSpec
 from core.plan import Batch
 from core.randomness import Array
+from core.rounding import F64, Operand, Sized, relu, sigmoid, sized, sqrt, square, tanh, with_one
 
-F64 = npt.NDArray[np.float64]
 AXES = "uvwxyz"  # one letter per modality in einsum
+Layers = dict[str, Sized]
+Weights = Mapping[str, Sized]
+Masks = Mapping[str, F64]
 
 
 def forward(spec: ModelSpec, weights: Mapping[str, Array], batch: Batch, train: bool = False) -> dict[str, F64]:
@@ -27,70 +35,85 @@ def forward(spec: ModelSpec, weights: Mapping[str, Array], batch: Batch, train: 
     With `train`, BatchNorm uses the batch's own statistics and `batch.masks` are multiplied in.
     A batch of one row has no variance: BatchNorm then uses its running statistics, as in evaluation.
     """
-    w = {name: np.asarray(value, np.float64) for name, value in weights.items()}
+    return {name: layer.value for name, layer in measured(spec, weights, batch, train).items()}
+
+
+def measured(spec: ModelSpec, weights: Mapping[str, Operand], batch: Batch, train: bool = False) -> Layers:
+    """The same, each element with its size."""
+    w = {name: sized(value) for name, value in weights.items()}
     masks = {name: np.asarray(value, np.float64) for name, value in batch.masks.items()} if train else {}
-    layers: dict[str, F64] = {}
+    layers: Layers = {}
     hidden = []
     for modality in spec.modalities:
-        x = np.asarray(batch.inputs[modality], np.float64)
+        x = sized(batch.inputs[modality])
         subnet = _text if modality == "text" else _dense
         hidden.append(subnet(f"{modality}_subnet", x, w, masks, layers, train))
     if spec.model == "tfn":
         _post_fusion(w, hidden, masks, layers)
         return layers
-    layers["fusion"] = _rank_terms(spec, w, hidden)
+    terms = layers["fusion"] = _rank_terms(spec, w, hidden)
     if "fusion" in masks:
-        layers["output"] = _rank_sum(w, layers["fusion"] * masks["fusion"].reshape(layers["fusion"].shape))
+        layers["output"] = _rank_sum(w, terms * masks["fusion"].reshape(terms.shape))
     else:
-        layers["output"] = _full_tensor(spec, w, hidden)
+        full = _full_tensor(spec, {name: value.value for name, value in w.items()}, [h.value for h in hidden])
+        layers["output"] = replace(_rank_sum(w, terms), value=full)
     return layers
 
 
-def _dense(name: str, x: F64, w: dict[str, F64], masks: dict[str, F64], layers: dict[str, F64], train: bool) -> F64:
+def _dense(name: str, x: Sized, w: Weights, masks: Masks, layers: Layers, train: bool) -> Sized:
     mean, var = w[f"{name}.norm.running_mean"], w[f"{name}.norm.running_var"]
     if train and len(x) > 1:
-        mean, var = x.mean(0), x.var(0)
-    y = (x - mean) / np.sqrt(var + BATCHNORM_EPS) * w[f"{name}.norm.weight"] + w[f"{name}.norm.bias"]  # (B, A)
+        mean, squares = moments(x)
+        var = squares / len(x)
+    y = (x - mean) / sqrt(var + BATCHNORM_EPS) * w[f"{name}.norm.weight"] + w[f"{name}.norm.bias"]  # (B, A)
     layers[f"{name}.norm"] = y
-    y = y * masks.get(name, np.float64(1))
+    if name in masks:
+        y = y * masks[name]
     for layer in ("linear_1", "linear_2", "linear_3"):
-        y = np.maximum(y @ w[f"{name}.{layer}.weight"].T + w[f"{name}.{layer}.bias"], 0)  # (B, H)
+        y = relu(y @ w[f"{name}.{layer}.weight"].T + w[f"{name}.{layer}.bias"])  # (B, H)
         layers[f"{name}.{layer}"] = y
-    return np.asarray(y)
+    return y
 
 
-def _text(name: str, x: F64, w: dict[str, F64], masks: dict[str, F64], layers: dict[str, F64], train: bool) -> F64:
+def moments(x: Sized) -> tuple[Sized, Sized]:
+    """Mean of a batch, and the sum of squares around it: (B, A) -> (A,) each."""
+    mean = x.sum(0) / len(x)
+    return mean, square(x - mean).sum(0)
+
+
+def _text(name: str, x: Sized, w: Weights, masks: Masks, layers: Layers, train: bool) -> Sized:
     w_ih, w_hh = w[f"{name}.rnn.weight_ih_l0"], w[f"{name}.rnn.weight_hh_l0"]
     bias = w[f"{name}.rnn.bias_ih_l0"] + w[f"{name}.rnn.bias_hh_l0"]
-    h: F64 = np.zeros((len(x), w_hh.shape[1]))  # (B, H)
-    c = h
+    width = w_hh.shape[1]
+    h = c = sized(np.zeros((len(x), width)))  # (B, H)
     for step in range(x.shape[1]):
-        i, f, g, o = np.split(x[:, step] @ w_ih.T + h @ w_hh.T + bias, 4, axis=1)
-        c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-        h = np.asarray(_sigmoid(o) * np.tanh(c))
+        gates = x[:, step] @ w_ih.T + h @ w_hh.T + bias  # (B, 4H)
+        i, f, g, o = (gates[:, start:start + width] for start in range(0, 4 * width, width))
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(c)
     layers[f"{name}.rnn"] = h
-    y = (h * masks.get(name, np.float64(1))) @ w[f"{name}.linear_1.weight"].T + w[f"{name}.linear_1.bias"]
-    layers[f"{name}.linear_1"] = y
-    return np.asarray(y)
-
-
-def _sigmoid(x: F64) -> F64:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))  # the form that can't overflow
+    if name in masks:
+        h = h * masks[name]
+    y = layers[f"{name}.linear_1"] = h @ w[f"{name}.linear_1.weight"].T + w[f"{name}.linear_1.bias"]
+    return y
 
 
 def _with_one(x: F64) -> F64:
     return np.concatenate([np.ones((len(x), 1)), x], axis=1)  # (B, H) -> (B, 1 + H)
 
 
-def _rank_terms(spec: ModelSpec, w: dict[str, F64], hidden: list[F64]) -> F64:
+def _rank_terms(spec: ModelSpec, w: Weights, hidden: list[Sized]) -> Sized:
     """Product over modalities of z_m . factor_m: (B, R, O)."""
-    terms = [np.einsum("bd,rdo->bro", _with_one(h), w[f"{m}_factor"])
-             for m, h in zip(spec.modalities, hidden, strict=True)]
-    return np.asarray(np.prod(terms, axis=0))
+    terms = []
+    for modality, h in zip(spec.modalities, hidden, strict=True):
+        rank, width, out = w[f"{modality}_factor"].shape
+        flat = w[f"{modality}_factor"].transpose(1, 0, 2).reshape(width, -1)  # (1 + H, R O)
+        terms.append((with_one(h) @ flat).reshape(-1, rank, out))
+    return reduce(mul, terms)
 
 
-def _rank_sum(w: dict[str, F64], terms: F64) -> F64:
-    return np.asarray(np.einsum("r,bro->bo", w["fusion_weights"][0], terms) + w["fusion_bias"])
+def _rank_sum(w: Weights, terms: Sized) -> Sized:
+    return (terms * w["fusion_weights"].T).sum(1) + w["fusion_bias"]  # (B, R, O) * (R, 1) -> (B, O)
 
 
 def _full_tensor(spec: ModelSpec, w: dict[str, F64], hidden: list[F64]) -> F64:
@@ -101,19 +124,22 @@ def _full_tensor(spec: ModelSpec, w: dict[str, F64], hidden: list[F64]) -> F64:
     return np.asarray(_contract(_outer(hidden), tensor) + w["fusion_bias"])
 
 
-def _post_fusion(w: dict[str, F64], hidden: list[F64], masks: dict[str, F64], layers: dict[str, F64]) -> None:
+def _post_fusion(w: Weights, hidden: list[Sized], masks: Masks, layers: Layers) -> None:
     """TFN: W is the weight of the first layer; what follows are linear layers with ReLU between."""
-    outer = _outer(hidden)  # (B, 1 + A, 1 + V, 1 + T)
-    layers["fusion"] = outer.reshape(len(outer), -1)
+    outer, rows = with_one(hidden[0]), len(hidden[0])
+    for h in hidden[1:]:
+        outer = (outer.reshape(rows, -1, 1) * with_one(h).reshape(rows, 1, -1)).reshape(rows, -1)
+    layers["fusion"] = outer  # (B, P), the outer product row by row
     if "fusion" in masks:
-        outer = outer * masks["fusion"].reshape(outer.shape)
+        outer = outer * masks["fusion"]
     names = [f"post_fusion_layer_{place}" for place in (1, 2, 3) if f"post_fusion_layer_{place}.weight" in w]
-    weight = w[f"{names[0]}.weight"]  # (K, P)
-    y = _contract(outer, weight.T.reshape(*outer.shape[1:], -1)) + w[f"{names[0]}.bias"]  # (B, K)
+    weight, widths = w[f"{names[0]}.weight"], [1 + h.shape[1] for h in hidden]  # (K, P)
+    contracted = _contract(outer.value.reshape(-1, *widths), weight.value.T.reshape(*widths, -1))  # (B, K)
+    y = replace(outer @ weight.T, value=contracted) + w[f"{names[0]}.bias"]
     for name, after in pairwise(names):
-        y = layers[name] = np.maximum(y, 0)
+        y = layers[name] = relu(y)
         y = y @ w[f"{after}.weight"].T + w[f"{after}.bias"]
-    layers["output"] = np.asarray(y)
+    layers["output"] = y
 
 
 def _outer(hidden: list[F64]) -> F64:

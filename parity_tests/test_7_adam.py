@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.models import ADAM_BETAS, ADAM_EPS
+from core import rules
 from core.plan import EpochPlan
 from core.randomness import Array
 from core.state import State
@@ -16,17 +16,14 @@ NAMES = ("weights", "exp_avg", "exp_avg_sq")
 
 
 def adam_rule(lab: Lab, before: State, gradients: dict[str, Array]) -> tuple[dict[str, Array], ...]:
-    """Kingma & Ba's algorithm with L2 in the gradient and eps outside the corrected root, as torch has it."""
-    (beta1, beta2), step = ADAM_BETAS, before.step + 1
-    rates = {"factors": lab.config.factor_learning_rate, "others": lab.config.learning_rate}
+    """Weights and both moments after one step, by core.rules."""
     results: tuple[dict[str, Array], ...] = ({}, {}, {})
     for p in lab.spec.trainable:
         w, m, v = (np.asarray(part[p.name], np.float64) for part in (before.weights, before.exp_avg, before.exp_avg_sq))
-        g = gradients[p.name] + lab.config.weight_decay * w
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g * g
-        update = rates[p.group] * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + ADAM_EPS)
-        for result, value in zip(results, (w - update, m, v), strict=True):
+        g = rules.decayed(np.asarray(gradients[p.name], np.float64), w, lab.config)
+        m, v = rules.first_moment(m, g).value, rules.second_moment(v, g).value
+        for result, value in zip(results, (rules.stepped(p, lab.config, w, m, v, before.step + 1).value, m, v),
+                                 strict=True):
             result[p.name] = value
     return results
 

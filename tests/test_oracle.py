@@ -12,6 +12,7 @@ from core.losses import softmax
 from core.models import InputDims, ModelSpec, build_spec
 from core.plan import Batch
 from core.randomness import Array, dropout_masks
+from core.rounding import sized
 from core.state import initial_state
 
 SIZES = {"audio": 5, "video": 4, "text": 6, "steps": 3}
@@ -42,7 +43,7 @@ def test_full_tensor_equals_low_rank_form(rank: int, modalities: str, dataset: s
     spec, weights, batch = case(rank, modalities, dataset)
     layers = oracle.forward(spec, weights, batch)
     hidden, w = hidden_of(spec, layers), {name: np.asarray(value, np.float64) for name, value in weights.items()}
-    low_rank = oracle._rank_sum(w, oracle._rank_terms(spec, w, hidden))
+    low_rank = oracle._rank_sum(w, oracle._rank_terms(spec, w, [sized(h) for h in hidden])).value
     np.testing.assert_allclose(oracle._full_tensor(spec, w, hidden), low_rank, rtol=1e-12, atol=1e-14)
     np.testing.assert_array_equal(layers["output"], oracle._full_tensor(spec, w, hidden))
 
