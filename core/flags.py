@@ -46,13 +46,14 @@ class Parser(argparse.ArgumentParser):
         return {key: value for key, value in vars(namespace).items() if value is not None}
 
 
-def make_parser(prog: str, description: str) -> Parser:
-    """A parser with one flag per key of the schema. Values stay text: the schema alone validates."""
+def make_parser(prog: str, description: str, without: Collection[str] = ()) -> Parser:
+    """A parser with one flag per key of the schema, but for those in `without`. Values stay text: the schema alone
+    validates."""
     parser = Parser(prog=prog, description=description, allow_abbrev=False,
                     formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110))
     parser.add_argument("--config", metavar="FILE", help="YAML file of keys; flags win over it, wherever they stand")
     parser.add_argument("--debug", action="store_const", const=True, help="show the traceback of an error")
-    add_keys(parser, "configuration")
+    add_keys(parser, "configuration", without)
     old = parser.add_argument_group("flags of the published ports")
     for name, key in SPELLINGS.items():
         old.add_argument(f"--{name}", dest=f"old_{name}", metavar=key.upper(), help=f"same as --{key}")

@@ -10,62 +10,46 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from rich.live import Live
-from rich.table import Table
 
 from core.backend import BACKENDS, missing_reason
 from core.checkpoint import load_checkpoint
 from core.config import Config, make_config
 from core.console import PlainConsole
-from core.data import load_dataset
+from core.data import Dataset, load_dataset
 from core.errors import RunFailed, UserError
-from core.flags import Parser, make_parser, read_values
+from core.flags import Parser, make_parser, read_count, read_values
 from core.guard import guarded
-from core.models import ModelSpec, build_spec
+from core.models import build_spec
 from core.run_folder import versions
-from core.state import State, check_weights, initial_state
+from core.state import check_weights, initial_state
 from core.trainer import full_state
 from core.worker import Worker
+from parity.board import DIFFERS, Board
+from parity.ground import DECAY, Ground
 from parity.ladder import RUNGS, Rung, climb, subject
 from parity.report import write_report
-from parity.runs import Record, Verdict, judge
+from parity.runs import Record, Runs, judge_all
 
+PRECISIONS = ["float64", "float32"]  # what a constant means shows in the first, what training runs is the second
 console = PlainConsole(highlight=False)
 
 
 def parser() -> Parser:
     """All flags of the schema, and those of the comparison."""
-    made = make_parser("python -m parity", "Compare backends rung by rung and run by run; write one HTML report.")
-    made.add_argument("--backends", metavar="NAMES", help="two or more of torch,mindspore,paddle; the first is the "
-                                                          "reference [every installed one]")
+    made = make_parser("python -m parity", "Compare backends rung by rung and run by run; write one HTML report.",
+                       without={"precision"})
+    made.add_argument("--backends", metavar="NAMES", help="two or more of torch,mindspore,paddle [every installed one]")
+    made.add_argument("--precision", metavar="NAME", help="float64 or float32 alone, in rungs and runs; a checkpoint's "
+                                                          "own is climbed in any case [both]")
     made.add_argument("--rungs", metavar="NAMES", help=f"comma-separated, of: {', '.join([*RUNGS, 'run'])} [all]")
     made.add_argument("--checkpoint", metavar="FILE", help="begin from this checkpoint's configuration and weights")
     made.add_argument("--nudges", metavar="N", help="per backend, runs with one weight moved by one unit "
                                                   "in the last place [3]")
     made.add_argument("--output", metavar="FILE", help="the report [parity.html]")
     return made
-
-
-class Board:
-    """The live table: a row per rung, a column per backend."""
-
-    def __init__(self, backends: Sequence[str], rungs: Sequence[str]) -> None:
-        self.cells = {name: dict.fromkeys(rungs, "") for name in backends}
-        self.live = Live(self.table(), console=console, refresh_per_second=4)
-
-    def table(self) -> Table:
-        table = Table("rung", *self.cells)
-        for rung in next(iter(self.cells.values())):
-            table.add_row(rung, *(cells[rung] for cells in self.cells.values()))
-        return table
-
-    def put(self, backend: str, rung: str, text: str) -> None:
-        self.cells[backend][rung] = text
-        self.live.update(self.table())
 
 
 def main() -> None:
@@ -78,30 +62,41 @@ def main() -> None:
     for name in backends:
         if reason := missing_reason(name):
             raise UserError(reason)
-    if not str(given.get("nudges", 3)).isdigit():
-        raise UserError(f"--nudges {given['nudges']}: expected a whole number")
-    config, state, dataset, spec = _start(given)
+    nudges = read_count(given.get("nudges", "3"), "nudges", least=int("run" in rungs))
+    dataset, grounds = _start(given)
+    say(f"{dataset.title}: {', '.join(backends)} in {' and '.join(grounds)}")
+    for note in dataset.notes:
+        say(f"note: {note}")
     workers = {name: Worker(name) for name in backends}
-    board = Board(backends, rungs)
+    board = Board(console, backends, list(grounds), rungs)
+    climbed: list[Rung] = []
+    runs: list[Runs] = []
     try:
         with board.live:
-            climbed = _climb(workers, [r for r in rungs if r in RUNGS], config, state, dataset, spec, board)
-            runs = _run(workers, config, spec, int(given.get("nudges", 3)), board) if "run" in rungs else None
+            for ground in grounds.values():
+                climbed += _climb(workers, [name for name in rungs if name in RUNGS], ground, board)
+            if "run" in rungs:
+                runs += [_run(workers, ground, nudges, board) for ground in grounds.values()]
     finally:
         for worker in workers.values():
             worker.close()
-    problems = [f"{r.backend} {r.name}: {r.first_difference}" for r in climbed if r.first_difference]
-    if runs:
-        problems += [f"{v.backend} run: {problem}" for v in runs[2] for problem in v.problems]
+    problems = [rung.problem for rung in climbed if rung.problem]
+    problems += [problem for one in runs for verdict in one.verdicts for problem in verdict.sentences(one.precision)]
     path = Path(given.get("output", "parity.html"))
-    machine = {name: versions(name) for name in backends}
-    write_report(path, dataset.title, config, machine, climbed, runs, problems)
+    config = next(iter(grounds.values())).config
+    write_report(path, dataset, config, list(grounds), {name: versions(name) for name in backends}, climbed, runs,
+                 problems)
     console.print()
     for problem in problems:
-        console.print(f"differs: {problem}")
-    console.print(f"report: {path}")
+        say(f"differs: {problem}")
+    say(f"report: {path}")
     if problems:
         raise RunFailed(f"parity: {len(problems)} differences, the first: {problems[0]}")
+
+
+def say(line: str) -> None:
+    """Print a line as it is."""
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def _names(given: dict[str, Any], key: str, allowed: list[str], default: list[str]) -> list[str]:
@@ -112,53 +107,55 @@ def _names(given: dict[str, Any], key: str, allowed: list[str], default: list[st
     return names
 
 
-def _start(given: dict[str, Any]) -> tuple[Config, State, Any, ModelSpec]:
-    """Configuration (float64 unless said otherwise), state to begin from, data and model."""
+def _start(given: dict[str, Any]) -> tuple[Dataset, dict[str, Ground]]:
+    """The data, and per precision what is begun from: both, or the one that is asked for and the checkpoint's own."""
     values, origin = read_values(given)
-    checkpoint = None
-    if "checkpoint" in given:
-        checkpoint = load_checkpoint(Path(given["checkpoint"]))
-        values = {**checkpoint.config.model_dump(mode="json"), "precision": "float64", **values}
-    config = make_config({"precision": "float64", **values}, origin)
-    dataset = load_dataset(config)
-    spec = build_spec(config, dataset.dims)
-    if checkpoint is None:
-        return config, initial_state(spec, config.seed, config.precision), dataset, spec
-    check_weights(spec, checkpoint.state.weights, given["checkpoint"])
-    return config, full_state(checkpoint, spec, config), dataset, spec
+    checkpoint = load_checkpoint(Path(given["checkpoint"])) if "checkpoint" in given else None
+    precisions = [values["precision"]] if "precision" in values else PRECISIONS
+    if checkpoint:
+        values = {**checkpoint.config.model_dump(mode="json"), **values}
+        if checkpoint.config.precision not in precisions:
+            precisions = [*precisions, checkpoint.config.precision]
+    configs = {name: make_config({**values, "precision": name}, origin) for name in precisions}
+    dataset = load_dataset(next(iter(configs.values())))
+    grounds = {}
+    for precision, config in configs.items():
+        spec = build_spec(config, dataset.dims)
+        if checkpoint:
+            check_weights(spec, checkpoint.state.weights, given["checkpoint"])
+        state = full_state(checkpoint, spec, config) if checkpoint else initial_state(spec, config.seed, precision)
+        grounds[precision] = Ground(spec, config, state, dataset.splits["train"].arrays, dataset.splits["valid"].arrays)
+    return dataset, grounds
 
 
-def _climb(workers: dict[str, Worker], rungs: list[str], config: Config, state: State, dataset: Any, spec: ModelSpec,
-           board: Board) -> list[Rung]:
-    values = config.model_dump(mode="json")
-    subjects = [subject(name, worker.open("ladder", values, dataset.dims), spec, config, state, dataset)
-                for name, worker in workers.items()]
+def _climb(workers: Mapping[str, Worker], rungs: list[str], ground: Ground, board: Board) -> list[Rung]:
+    """Every rung in one precision. Sessions replace those of the precision before."""
+    values, precision = ground.config.model_dump(mode="json"), ground.config.precision
+    subjects = [subject(name, worker.open("ladder", values, ground.spec.dims),
+                        worker.open("ladder decay", {**values, "weight_decay": DECAY}, ground.spec.dims), ground)
+                for name, worker in workers.items()] if rungs else []
     climbed = []
     for name in rungs:
-        for one in subjects:
-            board.put(one.backend, name, "...")
-            rung = climb(name, one, subjects[0])
+        for backend in workers:
+            board.put(backend, precision, name, "...")
+        for rung in climb(name, subjects):
             climbed.append(rung)
-            worst = f"{max((g.relative for g in rung.gaps.values()), default=0.0):.0e}"
-            board.put(one.backend, name, "[red]differs[/]" if rung.first_difference else worst.replace("0e+00", "0"))
+            worst = f"{max((gap.relative for gap in rung.gaps.values()), default=0.0):.0e}".replace("0e+00", "0")
+            board.put(rung.backend, precision, name, DIFFERS if rung.problem else worst)
     return climbed
 
 
-def _run(workers: dict[str, Worker], config: Config, spec: ModelSpec, nudges: int,
-         board: Board) -> tuple[list[Record], list[Record], list[Verdict]]:
-    """Whole runs: one per backend, and several with one weight nudged."""
-    values = config.model_dump(mode="json")
-    for key in ("data_dir", "store_dir"):  # the worker stands elsewhere
-        values[key] = str(Path(values[key]).absolute()) if values[key] else None
-    reference = next(iter(workers))
-    trained = [p.name for p in spec.trainable if p.init in ("normal", "uniform")]
-    nudged = [trained[i * len(trained) // max(1, nudges)] for i in range(min(nudges, len(trained)))]
+def _run(workers: Mapping[str, Worker], ground: Ground, nudges: int, board: Board) -> Runs:
+    """Whole runs in one precision: one per backend, and several with one weight nudged."""
+    values, precision = _absolute(ground.config), ground.config.precision
+    trained = [p.name for p in ground.spec.trainable if p.init in ("normal", "uniform")]
+    nudged = [trained[i * len(trained) // nudges] for i in range(min(nudges, len(trained)))]
 
     def whole(name: str, weight: str | None, label: str) -> Record:
         start = time.perf_counter()
 
         def show(news: tuple[int, int]) -> None:
-            board.put(name, "run", f"{label} epoch {news[0]}, {time.perf_counter() - start:.0f} s")
+            board.put(name, precision, "run", f"{label} epoch {news[0]}, {time.perf_counter() - start:.0f} s")
 
         record: Record = workers[name].run("parity.runs:whole_run", name, values, weight, listener=show)
         return record
@@ -166,15 +163,21 @@ def _run(workers: dict[str, Worker], config: Config, spec: ModelSpec, nudges: in
     records = [whole(name, None, "run") for name in workers]
     floors = [whole(name, weight, f"nudge {i + 1}/{len(nudged)}")
               for name in workers for i, weight in enumerate(nudged)]
-    board.put(reference, "run", "reference")
-    verdicts = []
-    for record in records[1:]:
-        verdict = judge(records[0], record, floors, config.precision)
-        verdicts.append(verdict)
-        board.put(record.backend, "run", "[red]differs[/]" if verdict.problems else
+    runs = judge_all(records, floors, precision)
+    board.put(runs.records[0].backend, precision, "run", "others are held to it")
+    for verdict in runs.verdicts:
+        board.put(verdict.backend, precision, "run", DIFFERS if verdict.problems else
                   f"{verdict.worst_ratio:.1f} x floor, "
                   + (f"calm until epoch {verdict.left_at}" if verdict.left_at else "calm to the end"))
-    return records, floors, verdicts
+    return runs
+
+
+def _absolute(config: Config) -> dict[str, Any]:
+    """The configuration as plain values, with absolute paths: the worker stands elsewhere."""
+    values = config.model_dump(mode="json")
+    for key in ("data_dir", "store_dir"):
+        values[key] = str(Path(values[key]).absolute()) if values[key] else None
+    return values
 
 
 if __name__ == "__main__":

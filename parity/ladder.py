@@ -1,37 +1,42 @@
-"""The rungs, climbed by one backend beside a reference backend on the user's own configuration and data.
+"""The rungs, climbed by every backend on the user's own configuration and data, each held to the same judge.
 
-Each rung compares named tensors and says which first differs. parity_tests/ holds the same rungs as tests,
-on small shapes and against the oracle too.
+That is the float64 oracle and its rules, so that whoever differs is the one that is wrong, torch too. Whole epochs have
+no oracle: there the middle of three or more judges. parity_tests/ holds the same rungs as tests, on small shapes.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from core import oracle
-from core.config import Config
-from core.data import Dataset
-from core.models import ADAM_BETAS, ADAM_EPS, BATCHNORM_EPS, ModelSpec
-from core.plan import Batch, EpochPlan, make_plan
+from core import rules
+from core.oracle import Layers
 from core.randomness import Array
+from core.rounding import Sized, rounded
 from core.state import State
-from parity.bounds import DRIFT, FORWARD, GRADIENT, STATISTICS
-from parity.compare import Gap, gap
+from parity.bounds import DRIFT, FORWARD, GRADIENT, STATISTICS, STEP
+from parity.compare import Gap, blamed, consensus, gap
+from parity.ground import Ground, Tensors
 
-Tensors = Mapping[str, Array]
+Gaps = dict[str, Gap]
 
 
 @dataclass(frozen=True)
 class Rung:
-    """The result of one rung: a gap per tensor, in order, and what was allowed."""
+    """The result of one rung: a gap per tensor, in order, and what was allowed.
+
+    accused: whom a difference is laid to; several where it can't be told which of them is wrong.
+    """
 
     name: str
     backend: str
+    precision: str
     tolerance: float
-    gaps: dict[str, Gap]
+    gaps: Gaps
+    accused: tuple[str, ...]
 
     @property
     def first_difference(self) -> str | None:
@@ -41,64 +46,54 @@ class Rung:
                 return f"{name}: {found.sentence(self.tolerance)}"
         return None
 
+    @property
+    def problem(self) -> str | None:
+        """The difference and who is to blame, in one line."""
+        found = self.first_difference
+        return found and f"{blamed(self.accused)} {self.name}, {self.precision}: {found}"
+
 
 @dataclass(frozen=True)
 class Subject:
-    """What all rungs work on: one open session, and the same state and data for everyone."""
+    """One backend on common ground. `decaying` is its session for `ground.decaying`, which has a decay of its own."""
 
     backend: str
     session: Any
-    spec: ModelSpec
-    config: Config
-    state: State
-    arrays: Tensors
+    decaying: Any
+    ground: Ground
 
-    @property
-    def rows(self) -> int:
-        return len(self.arrays["label"])
-
-    def plan(self, epoch: int = 0, batch_size: int | None = None) -> EpochPlan:
-        return make_plan(self.spec, self.config.seed, epoch, self.rows, batch_size or self.config.batch_size,
-                         self.config.precision)
-
-    def batch(self) -> Batch:
-        """The first rows of the training split, with the masks of epoch 0."""
-        rows = slice(0, min(self.rows, self.config.batch_size))
-        masks = {name: mask[rows] for name, mask in self.plan().masks.items()}
-        return Batch({m: self.arrays[m][rows] for m in self.spec.modalities}, self.arrays["label"][rows], masks)
+    @cached_property
+    def epoch(self) -> tuple[Array, Tensors]:
+        """The first epoch, trained once: the loss of every step (S,), and the weights at its end."""
+        self.session.load_state(self.ground.state)
+        losses: Array = self.session.train_epoch(self.ground.plan).losses
+        weights: Tensors = self.session.state().weights
+        return losses, weights
 
 
-def subject(backend: str, session: Any, spec: ModelSpec, config: Config, state: State, dataset: Dataset) -> Subject:
-    """Put the training split into `session` and make it ready."""
-    arrays = dataset.splits["train"].arrays
-    session.load_data("train", arrays)
-    session.load_state(state)
-    return Subject(backend, session, spec, config, state, arrays)
+def subject(backend: str, session: Any, decaying: Any, ground: Ground) -> Subject:
+    """Put the rows into both sessions and make them ready."""
+    session.load_data("train", ground.train)
+    session.load_data("valid", ground.valid)
+    decaying.load_data("train", ground.decaying.train)
+    return Subject(backend, session, decaying, ground)
 
 
-def _gaps(got: Tensors, want: Tensors, *, sizes: Mapping[str, float | None] | None = None) -> dict[str, Gap]:
-    """A gap per tensor; a name that only one side has is a difference."""
-    gaps = {name: gap(got[name], value, (sizes or {}).get(name)) if name in got else Gap(problem="is missing")
+def _held(got: Tensors, want: Layers) -> Gaps:
+    """A gap per tensor, beside the size of its elements; a name that only one side has is a difference."""
+    return _gaps(got, {name: layer.value for name, layer in want.items()},
+                 {name: layer.size for name, layer in want.items()})
+
+
+def _gaps(got: Tensors, want: Tensors, sizes: Mapping[str, Array | float | None]) -> Gaps:
+    gaps = {name: gap(got[name], value, sizes.get(name)) if name in got else Gap(problem="is missing")
             for name, value in want.items()}
     return {**gaps, **{name: Gap(problem="is unexpected") for name in got if name not in want}}
 
 
-def gradient_sizes(tensors: Tensors) -> dict[str, float | None]:
-    """By what the gap of a gradient is measured: its own largest element (None), or the largest of all tensors.
-
-    A gradient that is zero but for rounding, because its terms cancel, has no size of its own: TFN's second bias on a
-    batch with as many positive as negative errors, when every unit is on for all rows or for none.
-    """
-    largest = {name: float(np.abs(value).max()) for name, value in tensors.items()}
-    whole = max(largest.values())
-    rounding = {name: 100 * whole * (2.0**-23 if value.dtype == np.float32 else 2.0**-52)
-                for name, value in tensors.items()}
-    return {name: whole if largest[name] <= rounding[name] else None for name in tensors}
-
-
-def sets(one: Subject, reference: Subject) -> dict[str, Gap]:
-    """Every parameter once, in the same optimizer group."""
-    place = {name: group for group, names in reference.session.optimizer_groups().items() for name in names}
+def sets(one: Subject) -> Gaps:
+    """Every parameter once, in the optimizer group of the specification."""
+    place = {p.name: p.group for p in one.ground.spec.trainable}
     groups = one.session.optimizer_groups()
     count = {name: sum(names.count(name) for names in groups.values()) for name in place}
     found = {name: Gap() if count[name] == 1 and name in groups[group] else
@@ -108,110 +103,131 @@ def sets(one: Subject, reference: Subject) -> dict[str, Gap]:
     return {**found, **{name: Gap(problem="is trained, and is no parameter") for name in sorted(extra)}}
 
 
-def init(one: Subject, reference: Subject) -> dict[str, Gap]:
+def init(one: Subject) -> Gaps:
     """The same weights, bit for bit, after a way in and out."""
-    return _gaps(one.session.state().weights, reference.session.state().weights)
+    return _gaps(one.session.state().weights, one.ground.state.weights, {})
 
 
-def forward(one: Subject, reference: Subject) -> dict[str, Gap]:
-    """Evaluation layer by layer, against the float64 oracle."""
-    return _gaps(one.session.forward(one.batch(), False), oracle.forward(one.spec, one.state.weights, one.batch()))
+def forward(one: Subject) -> Gaps:
+    """Evaluation layer by layer."""
+    return _held(one.session.forward(one.ground.batch, False), one.ground.evaluation)
 
 
-def loss(one: Subject, reference: Subject) -> dict[str, Gap]:
+def predict(one: Subject) -> Gaps:
+    """The outputs of the validation rows, as training asks for them; the state stays as it was."""
+    got = {"output": one.session.predict("valid")}
+    kept = _gaps(one.session.state().weights, one.ground.state.weights, {})
+    return {**_held(got, {"output": one.ground.predictions}),
+            **{name: Gap(problem="is changed by predicting") for name, found in kept.items() if found.exceeds(0)}}
+
+
+def loss(one: Subject) -> Gaps:
     """The summed training loss of a batch."""
-    return _gaps(*({"loss": np.array([s.session.gradients(s.batch())[0]])} for s in (one, reference)))
+    return _held({"loss": np.asarray(one.session.gradients(one.ground.batch)[0])}, {"loss": one.ground.loss})
 
 
-def gradients(one: Subject, reference: Subject) -> dict[str, Gap]:
+def gradients(one: Subject) -> Gaps:
     """The gradient of every parameter."""
-    got, want = (s.session.gradients(s.batch())[1] for s in (one, reference))
-    return _gaps(got, want, sizes=gradient_sizes(want))
+    return _held(one.session.gradients(one.ground.batch)[1], one.ground.gradients)
 
 
-def train_mode(one: Subject, reference: Subject) -> dict[str, Gap]:
-    """Train mode with dropout masks, layer by layer, against the float64 oracle."""
-    want = oracle.forward(one.spec, one.state.weights, one.batch(), train=True)
-    return _gaps(one.session.forward(one.batch(), True), want)
+def train_mode(one: Subject) -> Gaps:
+    """Train mode with dropout masks, layer by layer."""
+    return _held(one.session.forward(one.ground.batch, True), one.ground.training)
 
 
-def adam(one: Subject, reference: Subject) -> dict[str, Gap]:
-    """Weights and moments after one Adam step on one batch.
+def adam(one: Subject) -> Gaps:
+    """Moments and weights after one Adam step on one batch, as configured."""
+    return _step(one.session, one.ground)
 
-    The first step is the rate times the gradient's sign. Where the gradient is rounding beside the tensor's largest,
-    or within reach of Adam's eps, the sign is too: there only the moments are compared.
+
+def decay(one: Subject) -> Gaps:
+    """The same with a weight decay, from weights so small that the decay and Adam's eps decide the step."""
+    return _step(one.decaying, one.ground.decaying)
+
+
+def _step(session: Any, ground: Ground) -> Gaps:
+    """One step, link by link, each from what the session itself had before: what is off in one is not seen in the next.
+
+    The first moment is held to the session's own gradient, as closely as gradients are to the oracle's; the second to
+    the gradient that the first one took in, and the weights to both moments: that leaves a few roundings.
     """
-    after = [_after_one_step(s) for s in (one, reference)]
-    got, want = ({f"{kind} {p.name}" if kind != "weights" else p.name: getattr(state, kind)[p.name]
-                  for kind in ("weights", "exp_avg", "exp_avg_sq") for p in one.spec.trainable} for state in after)
-    sizes: dict[str, float | None] = {}
-    for kind in ("exp_avg", "exp_avg_sq"):
-        sizes.update(gradient_sizes({f"{kind} {p.name}": want[f"{kind} {p.name}"] for p in one.spec.trainable}))
-    for p in one.spec.trainable:
-        gradient = np.abs(want[f"exp_avg {p.name}"]) / (1 - ADAM_BETAS[0])
-        rounding = 100 * np.finfo(gradient.dtype).eps * gradient.max()
-        sure = (gradient > max(rounding, 100 * ADAM_EPS)) & (sizes[f"exp_avg {p.name}"] is None)
-        got[p.name] = np.where(sure, got[p.name], want[p.name])
-    return _gaps(got, want, sizes=sizes)
+    config, before = ground.config, ground.state
+    session.load_state(before)
+    own = session.gradients(ground.batch)[1]
+    session.train_epoch(ground.one_step)
+    after: State = session.state()
+    got: dict[str, Array] = {}
+    want: Layers = {}
+    looser = GRADIENT[config.precision] / STEP[config.precision]
+    for p in ground.spec.trainable:
+        name = p.name
+        exp_avg, exp_avg_sq = rounded(after.exp_avg[name]), rounded(after.exp_avg_sq[name])
+        gradient = rules.decayed(Sized(np.asarray(own[name], np.float64), looser * ground.gradients[name].size),
+                                 before.weights[name], config)
+        taken = rules.implied_gradient(before.exp_avg[name], exp_avg)
+        want[f"exp_avg {name}"] = rules.first_moment(before.exp_avg[name], gradient)
+        want[f"exp_avg_sq {name}"] = rules.second_moment(before.exp_avg_sq[name], taken)
+        want[name] = rules.stepped(p, config, before.weights[name], exp_avg, exp_avg_sq, before.step + 1)
+        got.update({name: after.weights[name], f"exp_avg {name}": after.exp_avg[name],
+                    f"exp_avg_sq {name}": after.exp_avg_sq[name]})
+    return _held(got, want)
 
 
-def statistics(one: Subject, reference: Subject) -> dict[str, Gap]:
+def statistics(one: Subject) -> Gaps:
     """BatchNorm's running statistics after an epoch with the last, smaller batch."""
-    names = [p.name for p in one.spec.parameters if not p.trainable]
-    return _gaps(*({name: weights[name] for name in names} for weights in map(_after_an_epoch, (one, reference))))
+    weights = one.epoch[1]
+    return _held({name: weights[name] for name in one.ground.statistics}, one.ground.statistics)
 
 
-def drift(one: Subject, reference: Subject) -> dict[str, Gap]:
+def drift(one: Subject) -> Tensors:
     """Every step's loss in the first epoch."""
-    found = []
-    for s in (one, reference):
-        s.session.load_state(s.state)
-        found.append({f"step {i + 1}": value for i, value in enumerate(s.session.train_epoch(s.plan()).losses)})
-        s.session.load_state(s.state)
-    return _gaps(*found)
+    return {f"step {i + 1}": value for i, value in enumerate(one.epoch[0])}
 
 
-def _after_one_step(s: Subject) -> State:
-    order = np.arange(len(s.batch().label), dtype=np.int64)
-    s.session.load_state(s.state)
-    s.session.train_epoch(EpochPlan(0, order, len(order), s.batch().masks))
-    state: State = s.session.state()
-    s.session.load_state(s.state)
-    return state
+Judged = Callable[[Sequence[Subject]], list[Gaps]]
 
 
-def _after_an_epoch(s: Subject) -> Tensors:
-    s.session.load_state(s.state)
-    s.session.train_epoch(s.plan())
-    weights: Tensors = s.session.state().weights
-    s.session.load_state(s.state)
-    return weights
+def by_oracle(measure: Callable[[Subject], Gaps]) -> Judged:
+    """Each subject by itself."""
+    return lambda subjects: [measure(one) for one in subjects]
+
+
+def by_majority(measure: Callable[[Subject], Tensors]) -> Judged:
+    """Each subject beside the middle of all, or of two beside the first."""
+    def judged(subjects: Sequence[Subject]) -> list[Gaps]:
+        found = [measure(one) for one in subjects]
+        want = consensus(found)
+        return [_gaps(got, want, {}) for got in found]
+
+    return judged
 
 
 EXACT = {"float64": 0.0, "float32": 0.0}
-RUNGS: dict[str, tuple[Callable[[Subject, Subject], dict[str, Gap]], dict[str, float]]] = {
-    "sets": (sets, EXACT), "init": (init, EXACT), "forward": (forward, FORWARD), "loss": (loss, GRADIENT),
-    "gradients": (gradients, GRADIENT), "train mode": (train_mode, FORWARD), "adam": (adam, DRIFT),
-    "statistics": (statistics, STATISTICS), "drift": (drift, DRIFT),
+RUNGS: dict[str, tuple[Judged, dict[str, float]]] = {
+    "sets": (by_oracle(sets), EXACT), "init": (by_oracle(init), EXACT), "forward": (by_oracle(forward), FORWARD),
+    "predict": (by_oracle(predict), FORWARD), "loss": (by_oracle(loss), FORWARD),
+    "gradients": (by_oracle(gradients), GRADIENT), "train mode": (by_oracle(train_mode), FORWARD),
+    "adam": (by_oracle(adam), STEP), "decay": (by_oracle(decay), STEP),
+    "statistics": (by_oracle(statistics), STATISTICS), "drift": (by_majority(drift), DRIFT),
 }
+VOTED = ("drift",)  # without an oracle: only a majority can name the one that is wrong
 
 
-def climb(name: str, one: Subject, reference: Subject) -> Rung:
-    """One rung of `one` beside `reference`."""
-    function, tolerances = RUNGS[name]
-    tolerance = tolerances[one.config.precision] * (amplification(one) if name == "train mode" else 1)
-    return Rung(name, one.backend, tolerance, function(one, reference))
-
-
-def amplification(one: Subject) -> float:
-    """How much BatchNorm enlarges the rounding of a batch's mean, over its largest output; at least 1.
-
-    The mean is off by roundoffs of its own size, and is divided by sqrt(var + eps): 316 in a dead channel.
-    """
-    factors = [1.0]
-    for modality in one.spec.modalities:
-        if modality != "text":
-            x = np.asarray(one.batch().inputs[modality], np.float64)
-            mean, deviation = x.mean(0), np.sqrt(x.var(0) + BATCHNORM_EPS)
-            factors.append(float(np.abs(mean / deviation).max() / max(np.abs((x - mean) / deviation).max(), 1e-300)))
-    return max(factors)
+def climb(name: str, subjects: Sequence[Subject]) -> list[Rung]:
+    """One rung of all subjects, each from the common state."""
+    judged, tolerances = RUNGS[name]
+    ground = subjects[0].ground
+    for one in subjects:
+        one.session.load_state(ground.state)
+    precision = ground.config.precision
+    found = judged(subjects)
+    for one in subjects:
+        one.session.load_state(ground.state)
+    rungs = [Rung(name, one.backend, precision, tolerances[precision], gaps, (one.backend,))
+             for one, gaps in zip(subjects, found, strict=True)]
+    agree = [rung for rung in rungs if not rung.first_difference]
+    if name in VOTED and 2 * len(agree) <= len(rungs):
+        everyone = tuple(one.backend for one in subjects)
+        rungs = [Rung(r.name, r.backend, precision, r.tolerance, r.gaps, everyone) for r in rungs]
+    return rungs

@@ -12,36 +12,37 @@ from jinja2 import Environment, PackageLoader
 from matplotlib import pyplot
 
 from core.config import Config
+from core.data import Dataset
 from core.figures import COLOURS, inline_svg
 from core.files import write_text
 from parity.compare import Gap
 from parity.ladder import Rung
-from parity.runs import FACTOR, Record, Verdict, pair_floor, printed, relative
-
-Runs = tuple[list[Record], list[Record], list[Verdict]]
+from parity.runs import FACTOR, Record, Runs, pair_floor, printed, relative
 
 
-def write_report(path: Path, title: str, config: Config, machine: Mapping[str, Mapping[str, str]],
-                 climbed: Sequence[Rung], runs: Runs | None, problems: Sequence[str]) -> None:
-    """Write the report of a comparison to `path`, whole."""
+def write_report(path: Path, dataset: Dataset, config: Config, precisions: Sequence[str],
+                 machine: Mapping[str, Mapping[str, str]], climbed: Sequence[Rung], runs: Sequence[Runs],
+                 problems: Sequence[str]) -> None:
+    """Write the report of a comparison to `path`, whole. What its reader must know about the data stands beside it."""
     template = Environment(loader=PackageLoader("parity", "."), autoescape=True).get_template("report.html.j2")
+    values = {**config.model_dump(mode="json"), "precision": ", ".join(precisions)}
     write_text(path, template.render(
-        title=title, config=config.model_dump(mode="json"), machine=machine, problems=problems,
+        title=dataset.title, notes=dataset.notes, config=values, machine=machine, problems=problems,
         hardware=f"{platform.machine()}, {platform.system()}, {config.threads} thread(s), {config.device}",
-        maps=_heat_maps(climbed), runs=_run_section(runs) if runs else None, factor=FACTOR))
+        maps=_heat_maps(climbed), runs=[_run_section(one) for one in runs], factor=FACTOR))
 
 
 def _heat_maps(climbed: Sequence[Rung]) -> list[dict[str, Any]]:
-    """Per backend a table of tensors by rungs; a cell is its relative gap."""
+    """Per precision and backend a table of tensors by rungs; a cell is its relative gap."""
     maps = []
-    for backend in dict.fromkeys(rung.backend for rung in climbed):
-        rungs = [rung for rung in climbed if rung.backend == backend]
+    for precision, backend in dict.fromkeys((rung.precision, rung.backend) for rung in climbed):
+        rungs = [rung for rung in climbed if (rung.precision, rung.backend) == (precision, backend)]
         tensors = list(dict.fromkeys(name for rung in rungs if rung.name != "drift" for name in rung.gaps))
         rows = [{"tensor": name, "cells": [_cell(rung, rung.gaps.get(name)) for rung in rungs]} for name in tensors]
         worst = {"tensor": "worst of all", "cells": [_cell(rung, max(
             rung.gaps.values(), key=lambda g: math.inf if g.problem else g.relative, default=None)) for rung in rungs]}
-        maps.append({"backend": backend, "rungs": [f"{r.name} (≤ {r.tolerance:g})" for r in rungs],
-                     "rows": [worst, *rows]})
+        maps.append({"backend": backend, "precision": precision,
+                     "rungs": [f"{r.name} (≤ {r.tolerance:g})" for r in rungs], "rows": [worst, *rows]})
     return maps
 
 
@@ -59,11 +60,11 @@ def _cell(rung: Rung, found: Gap | None) -> dict[str, str]:
 
 
 def _run_section(runs: Runs) -> dict[str, Any]:
-    records, nudges, verdicts = runs
+    records, nudges = runs.records, runs.nudges
     names = list(records[0].metrics)
     return {
         "curves": _curves(records), "drift": _drift(records, nudges, "epoch"), "steps": _drift(records, nudges, "step"),
-        "backends": [r.backend for r in records], "verdicts": verdicts,
+        "backends": [r.backend for r in records], "verdicts": runs.verdicts, "precision": runs.precision,
         "metrics": [{"name": name, "values": [printed(r.metrics)[name] for r in records]} for name in names],
         "ends": [{"backend": r.backend, "best": r.best_epoch, "stop": r.stop_epoch} for r in records],
         "nudged": list(dict.fromkeys(r.nudged for r in nudges)),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from core.run_folder import RunFolder, versions
 from core.state import State
 from core.trainer import Trainer
 from core.worker import tell
-from parity.compare import gap
+from parity.compare import blamed, gap
 
 Values = dict[str, Any]
 F64 = npt.NDArray[np.float64]
@@ -131,7 +132,7 @@ class Verdict:
 
     left_at: first epoch in which the floor reaches CALM, None if the whole run is calm; left_step: its first training
     step; calm_worst: the largest relative difference before that; same_end: same best and last epoch, predictions to
-    1e-5 of the largest, metrics as printed.
+    1e-5 of the largest, metrics as printed; accused: whom a problem is laid to, several where it can't be told.
     """
 
     backend: str
@@ -141,6 +142,21 @@ class Verdict:
     worst_ratio: float
     same_end: bool
     problems: tuple[str, ...]
+    accused: tuple[str, ...]
+
+    def sentences(self, precision: str) -> list[str]:
+        """The problems, and who is to blame."""
+        return [f"{blamed(self.accused)} run, {precision}: {problem}" for problem in self.problems]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs in one precision. The first record is the one that the others are held to, verdicts in their order."""
+
+    precision: str
+    records: list[Record]
+    nudges: list[Record]
+    verdicts: list[Verdict]
 
 
 CALM = {"float64": 1e-8, "float32": 1e-4}  # while a run differs from itself by less, all runs must agree
@@ -189,7 +205,20 @@ def judge(base: Record, other: Record, nudges: list[Record], precision: str) -> 
     if left_at is None and not (alike if precision == "float32" else same_end):
         problems.append("the run is calm to its end, and best epoch, last epoch, predictions or metrics differ")
     left_step = None if left_at is None else (left_at - 1) * (len(base.steps) // base.stop_epoch) + 1
-    return Verdict(other.backend, left_at, left_step, calm_worst, worst_ratio, same_end, tuple(problems))
+    return Verdict(other.backend, left_at, left_step, calm_worst, worst_ratio, same_end, tuple(problems),
+                   (other.backend,))
+
+
+def judge_all(records: Sequence[Record], nudges: list[Record], precision: str) -> Runs:
+    """Hold all runs to the one that most others agree with, the first of such. Without a majority nobody is named."""
+    agree = [sum(not judge(base, other, nudges, precision).problems for other in records) for base in records]
+    place = agree.index(max(agree))
+    base, rest = records[place], [record for record in records if record is not records[place]]
+    verdicts = [judge(base, other, nudges, precision) for other in rest]
+    if 2 * agree[place] <= len(records):
+        everyone = tuple(record.backend for record in records)
+        verdicts = [replace(verdict, accused=everyone) for verdict in verdicts]
+    return Runs(precision, [base, *rest], nudges, verdicts)
 
 
 def printed(metrics: dict[str, Any]) -> dict[str, str]:

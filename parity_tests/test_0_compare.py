@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from core.randomness import Array
-from parity.compare import first_difference, gap
-from parity.ladder import gradient_sizes
+from parity.compare import consensus, first_difference, gap
 
 WANT = {"a": np.arange(1.0, 10.0).reshape(3, 3), "b": np.linspace(-1, 1, 12)}
 
@@ -56,12 +55,29 @@ def test_the_message_names_the_tensor_and_the_size() -> None:
     assert "ULP" in message and "cosine" in message
 
 
-def test_a_gradient_that_cancels_is_measured_beside_the_others() -> None:
-    """Zero here and 5.6e-17 there is rounding beside a gradient of 16; 1e-6 there is not."""
-    want = {"weight": np.array([16.0, -3.0]), "small": np.array([1e-8, 2e-8]), "cancelled": np.array([0.0, 1e-16])}
-    sizes = gradient_sizes(want)
-    assert sizes == {"weight": None, "small": None, "cancelled": 16.0}
-    assert gap(np.array([5.6e-17, 0.0]), want["cancelled"]).exceeds(1e-12), "by its own size it would be a difference"
-    assert not gap(np.array([5.6e-17, 0.0]), want["cancelled"], sizes["cancelled"]).exceeds(1e-12)
-    assert gap(np.array([1e-6, 0.0]), want["cancelled"], sizes["cancelled"]).exceeds(1e-12)
-    assert gap(want["small"] * (1 + 1e-9), want["small"], sizes["small"]).exceeds(1e-12), "small ones stay strict"
+def test_a_sum_that_cancels_is_measured_by_its_terms() -> None:
+    """16 - 16 may leave 5.6e-17 or nothing; 1e-6 is a difference. Elements of another size are held to their own."""
+    want, sizes = np.array([0.0, 1e-8]), np.array([32.0, 1e-8])
+    assert gap(np.array([5.6e-17, 1e-8]), want).exceeds(1e-12), "by what is left of it, it would be a difference"
+    assert not gap(np.array([5.6e-17, 1e-8]), want, sizes).exceeds(1e-12)
+    assert gap(np.array([1e-6, 1e-8]), want, sizes).exceeds(1e-12)
+    found = gap(np.array([0.0, 1e-8 * (1 + 1e-9)]), want, sizes)
+    assert found.exceeds(1e-12) and found.where == (1,), "small ones stay strict"
+    assert "relative to what was summed into it" in found.sentence(1e-12)
+
+
+def test_what_underflows_is_no_difference() -> None:
+    want = np.array([1e-40])
+    assert not gap(np.array([0.0], np.float32), want, np.array([1e-40])).exceeds(1e-6)
+    assert gap(np.array([0.0], np.float32), np.array([1e-20]), np.array([1e-20])).exceeds(1e-6)
+
+
+def test_the_middle_of_three_is_no_outlier() -> None:
+    """Whichever of three is wrong, in value, shape, name or by NaN, the middle is one of the others."""
+    for wrong in MUTATIONS.values():
+        for place in range(3):
+            found: list[dict[str, Array]] = [WANT, WANT]
+            found.insert(place, wrong)
+            assert first_difference(consensus(found), WANT, 0) is None
+    assert consensus([WANT, MUTATIONS["negated"]]) is not WANT
+    assert first_difference(consensus([WANT, MUTATIONS["negated"]]), WANT, 0) is None, "of two, the first"
