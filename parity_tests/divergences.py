@@ -72,10 +72,13 @@ def fails(check: Callable[..., Any], *args: Any, match: str) -> float:
 
 
 @contextmanager
-def installed(worker: Worker, default: str) -> Iterator[None]:
-    """Within the block, `worker` runs the framework's default of that name in place of the backend's own code."""
+def installed(worker: Worker, default: str, package: str = "parity_tests.defaults") -> Iterator[None]:
+    """Within the block, `worker` runs the framework's default of that name in place of the backend's own code.
+
+    `package`: whose file of that framework has it.
+    """
     try:
-        worker.run("parity_tests.defaults:install", worker.backend, default)
+        worker.run("parity_tests.defaults:install", worker.backend, default, package)
         yield
     finally:
         worker.run("parity_tests.defaults:restore")

@@ -12,9 +12,9 @@ Replacements = list[tuple[Any, str, Any]]
 _kept: Replacements = []
 
 
-def install(framework: str, default: str) -> None:
-    """Replace what `parity_tests.defaults.<framework>.<default>` says, until `restore`."""
-    for owner, attribute, value in getattr(importlib.import_module(f"{__name__}.{framework}"), default)():
+def install(framework: str, default: str, package: str = __name__) -> None:
+    """Replace what `<package>.<framework>.<default>` says, until `restore`."""
+    for owner, attribute, value in getattr(importlib.import_module(f"{package}.{framework}"), default)():
         _kept.append((owner, attribute, getattr(owner, attribute)))
         setattr(owner, attribute, value)
 
