@@ -38,18 +38,20 @@ def forward(spec: ModelSpec, weights: Mapping[str, Array], batch: Batch, train: 
     return {name: layer.value for name, layer in measured(spec, weights, batch, train).items()}
 
 
-def measured(spec: ModelSpec, weights: Mapping[str, Operand], batch: Batch, train: bool = False) -> Layers:
-    """The same, each element with its size."""
+def measured(spec: ModelSpec, weights: Mapping[str, Operand], batch: Batch, train: bool = False,
+             doubt: float = 0.0) -> Layers:
+    """The same, each element with its size. `doubt`: the share of it that rounding may take, for ReLU's gradient."""
     w = {name: sized(value) for name, value in weights.items()}
     masks = {name: np.asarray(value, np.float64) for name, value in batch.masks.items()} if train else {}
     layers: Layers = {}
     hidden = []
     for modality in spec.modalities:
         x = sized(batch.inputs[modality])
-        subnet = _text if modality == "text" else _dense
-        hidden.append(subnet(f"{modality}_subnet", x, w, masks, layers, train))
+        name = f"{modality}_subnet"
+        hidden.append(_text(name, x, w, masks, layers) if modality == "text" else
+                      _dense(name, x, w, masks, layers, train, doubt))
     if spec.model == "tfn":
-        _post_fusion(w, hidden, masks, layers)
+        _post_fusion(w, hidden, masks, layers, doubt)
         return layers
     terms = layers["fusion"] = _rank_terms(spec, w, hidden)
     if "fusion" in masks:
@@ -60,7 +62,7 @@ def measured(spec: ModelSpec, weights: Mapping[str, Operand], batch: Batch, trai
     return layers
 
 
-def _dense(name: str, x: Sized, w: Weights, masks: Masks, layers: Layers, train: bool) -> Sized:
+def _dense(name: str, x: Sized, w: Weights, masks: Masks, layers: Layers, train: bool, doubt: float) -> Sized:
     mean, var = w[f"{name}.norm.running_mean"], w[f"{name}.norm.running_var"]
     if train and len(x) > 1:
         mean, squares = moments(x)
@@ -70,7 +72,7 @@ def _dense(name: str, x: Sized, w: Weights, masks: Masks, layers: Layers, train:
     if name in masks:
         y = y * masks[name]
     for layer in ("linear_1", "linear_2", "linear_3"):
-        y = relu(y @ w[f"{name}.{layer}.weight"].T + w[f"{name}.{layer}.bias"])  # (B, H)
+        y = relu(y @ w[f"{name}.{layer}.weight"].T + w[f"{name}.{layer}.bias"], doubt)  # (B, H)
         layers[f"{name}.{layer}"] = y
     return y
 
@@ -81,7 +83,7 @@ def moments(x: Sized) -> tuple[Sized, Sized]:
     return mean, square(x - mean).sum(0)
 
 
-def _text(name: str, x: Sized, w: Weights, masks: Masks, layers: Layers, train: bool) -> Sized:
+def _text(name: str, x: Sized, w: Weights, masks: Masks, layers: Layers) -> Sized:
     w_ih, w_hh = w[f"{name}.rnn.weight_ih_l0"], w[f"{name}.rnn.weight_hh_l0"]
     bias = w[f"{name}.rnn.bias_ih_l0"] + w[f"{name}.rnn.bias_hh_l0"]
     width = w_hh.shape[1]
@@ -124,7 +126,7 @@ def _full_tensor(spec: ModelSpec, w: dict[str, F64], hidden: list[F64]) -> F64:
     return np.asarray(_contract(_outer(hidden), tensor) + w["fusion_bias"])
 
 
-def _post_fusion(w: Weights, hidden: list[Sized], masks: Masks, layers: Layers) -> None:
+def _post_fusion(w: Weights, hidden: list[Sized], masks: Masks, layers: Layers, doubt: float) -> None:
     """TFN: W is the weight of the first layer; what follows are linear layers with ReLU between."""
     outer, rows = with_one(hidden[0]), len(hidden[0])
     for h in hidden[1:]:
@@ -137,7 +139,7 @@ def _post_fusion(w: Weights, hidden: list[Sized], masks: Masks, layers: Layers) 
     contracted = _contract(outer.value.reshape(-1, *widths), weight.value.T.reshape(*widths, -1))  # (B, K)
     y = replace(outer @ weight.T, value=contracted) + w[f"{names[0]}.bias"]
     for name, after in pairwise(names):
-        y = layers[name] = relu(y)
+        y = layers[name] = relu(y, doubt)
         y = y @ w[f"{after}.weight"].T + w[f"{after}.bias"]
     layers["output"] = y
 

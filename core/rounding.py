@@ -186,14 +186,24 @@ def _curve(x: Sized, value: F64, slope: npt.NDArray[Any], bend: npt.NDArray[Any]
     return _made(value, _root(slope * x.size, np.ones(value.shape)), (x, lambda g: g * slopes))
 
 
-def relu(x: Sized) -> Sized:
+def relu(x: Sized, doubt: float = 0.0) -> Sized:
     """max(x, 0). What was rounded below 0 keeps its size: it may have been on the other side."""
-    return _made(np.maximum(x.value, 0), x.size, (x, lambda g: g * np.where(x.value > 0, 1.0, 0.0)))
+    step = Sized(np.where(x.value > 0, 1.0, 0.0), _kink(x, 1.0, doubt))
+    return _made(np.maximum(x.value, 0), x.size, (x, lambda g: g * step))
 
 
-def absolute(x: Sized) -> Sized:
+def absolute(x: Sized, doubt: float = 0.0) -> Sized:
     """|x|."""
-    return _made(np.abs(x.value), x.size, (x, lambda g: g * np.sign(x.value)))
+    sign = Sized(np.sign(x.value), _kink(x, 2.0, doubt))
+    return _made(np.abs(x.value), x.size, (x, lambda g: g * sign))
+
+
+def _kink(x: Sized, jump: float, doubt: float) -> F64:
+    """The size of a slope that jumps at 0: where rounding by a share `doubt` of its size takes x to the other side, it
+    is so large that the same share of it is the jump.
+    """
+    near = (np.abs(x.value) <= doubt * x.size) & (x.size > 0)
+    return np.where(near, jump / doubt if doubt else 0.0, 0.0)
 
 
 def with_one(x: Sized) -> Sized:

@@ -17,10 +17,10 @@ from core.randomness import Array
 from core.rounding import Operand, Sized, absolute, leaf, sized, slopes, sqrt, square
 
 
-def sized_loss(output: Sized, label: Array) -> Sized:
+def sized_loss(output: Sized, label: Array, doubt: float = 0.0) -> Sized:
     """The summed loss () of outputs (B, O), as core.losses has it, with its size."""
     if label.dtype.kind != "i":
-        return absolute(output - sized(label)).sum()
+        return absolute(output - sized(label), doubt).sum()
     share = softmax(output.value)  # (B, C)
     slope = share - np.eye(share.shape[1])[label]
     # Each row is the logarithm of a sum that begins with the largest logit, less the label's logit.
@@ -32,11 +32,15 @@ def sized_loss(output: Sized, label: Array) -> Sized:
     return Sized(np.asarray(summed_loss(output.value, label)), size, ((output, lambda g: g * slopes_of_output),))
 
 
-def sized_gradients(spec: ModelSpec, weights: Mapping[str, Array], batch: Batch) -> Layers:
-    """The gradient of the summed training loss in every trained parameter, with its size."""
+def sized_gradients(spec: ModelSpec, weights: Mapping[str, Array], batch: Batch, doubt: float = 0.0) -> Layers:
+    """The gradient of the summed training loss in every trained parameter, with its size.
+
+    It jumps where a ReLU's input or an error is 0. `doubt` is the share of their size that rounding may take: where
+    that is enough to cross 0, the same share of the gradient's size is the jump.
+    """
     leaves = {p.name: leaf(weights[p.name]) for p in spec.trainable}
-    output = measured(spec, {**weights, **leaves}, batch, train=True)["output"]
-    return slopes(sized_loss(output, batch.label), leaves)
+    output = measured(spec, {**weights, **leaves}, batch, train=True, doubt=doubt)["output"]
+    return slopes(sized_loss(output, batch.label, doubt), leaves)
 
 
 def running_statistics(spec: ModelSpec, weights: Mapping[str, Array], arrays: Mapping[str, Array],

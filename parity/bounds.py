@@ -10,7 +10,7 @@ batch, inputs of a layer. How much of it is used: `python -m parity_tests.alarms
 FORWARD = {"float64": 1e-12, "float32": 3e-6}
 STATISTICS = FORWARD  # means over a batch
 # A gradient sums over the rows what a channel's mean and deviation have gone into, and these are off in all rows alike:
-# so by sqrt(rows) more than independent roundings are.
+# so by sqrt(rows) more than independent roundings are. Where rounding can turn a ReLU on or off, its jump is allowed.
 GRADIENT = {"float64": 1e-12, "float32": 1e-5}
 # One Adam step link by link: some ten operations, nothing summed. 16 u and 90 u; a second moment whose 1 - beta2 was
 # taken of a rounded beta2 is 1.3e-5 off.

@@ -15,6 +15,7 @@ from core.plan import Batch, EpochPlan, make_plan
 from core.randomness import Array, random_bits
 from core.rounding import Sized
 from core.state import State
+from parity.bounds import FORWARD
 
 Tensors = Mapping[str, Array]
 PASS = 128  # rows that the oracle predicts at once: it builds the full fusion tensor of each
@@ -68,7 +69,7 @@ class Ground:
     @cached_property
     def gradients(self) -> Layers:
         """Gradients of that loss."""
-        return rules.sized_gradients(self.spec, self.state.weights, self.batch)
+        return rules.sized_gradients(self.spec, self.state.weights, self.batch, FORWARD[self.config.precision])
 
     @cached_property
     def predictions(self) -> Sized:

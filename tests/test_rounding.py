@@ -13,7 +13,20 @@ from core.losses import summed_loss
 from core.models import InputDims, build_spec
 from core.plan import Batch
 from core.randomness import Array, dropout_masks
-from core.rounding import Sized, rounded, sigmoid, sized, sqrt, square, tanh, with_one
+from core.rounding import (
+    Sized,
+    absolute,
+    leaf,
+    relu,
+    rounded,
+    sigmoid,
+    sized,
+    slopes,
+    sqrt,
+    square,
+    tanh,
+    with_one,
+)
 from core.state import initial_state
 
 CASES: dict[str, dict[str, Any]] = {
@@ -67,6 +80,16 @@ def test_what_cancels_keeps_the_size_of_its_terms() -> None:
     assert (sized(np.array([[1e8, 1.0]])) @ np.array([[1.0], [-1e8]])).size == 2e8
     assert sized(np.array([1e8, -1e8])).sum().size == 2e8
     assert square(rounded(np.array([3.0]))).size == pytest.approx(9 * np.sqrt(5))
+
+
+@pytest.mark.parametrize(("kinked", "jump"), [(relu, 1), (absolute, 2)])
+def test_where_a_slope_jumps_its_size_is_the_jump(kinked: Callable[[Sized, float], Sized], jump: int) -> None:
+    """1 - (1 - 1e-9) may come out at or below 0 in float32: the slope may be 0 (or -1). 1 - .5 can't."""
+    x = leaf(np.array([1.0, 1.0]))
+    gradient = slopes(kinked(x - np.array([1 - 1e-9, 0.5]), 3e-6).sum(), {"x": x})["x"]
+    np.testing.assert_array_equal(gradient.value, [1, 1])
+    assert 3e-6 * gradient.size[0] >= jump and gradient.size[1] < 10
+    assert slopes(kinked(x - np.array([1 - 1e-9, 0.5]), 0.0).sum(), {"x": x})["x"].size.max() < 10
 
 
 OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
