@@ -68,7 +68,7 @@ class Worker:
                     listener(answer)
                 kind, answer = self._connection.recv()
         except (EOFError, OSError) as error:
-            self._process.join(5)
+            self._process.join(60)  # its end of the pipe is closed: it is ending, slowly where all cores are busy
             raise WorkerDied(self.backend, message[0], self._process.exitcode) from error
         if kind == "user":
             raise UserError(answer)
