@@ -22,14 +22,14 @@ def check_precision(config: Config) -> None:
     if config.precision == "float64" and config.device == "npu":
         raise UserError("precision = 'float64': Ascend NPUs have no float64; use --precision float32")
     if config.amp_level == "O1" and config.device == "cpu" and "text" in config.modalities:
-        problem = bfloat16_lstm_problem()
+        problem = _bfloat16_lstm_problem()
         if problem:
             raise UserError(f"amp_level = 'O1': PyTorch has no bfloat16 LSTM for this CPU ({problem}); "
                             "use --amp_level O0, or --device cuda")
 
 
 @cache
-def bfloat16_lstm_problem() -> str | None:
+def _bfloat16_lstm_problem() -> str | None:
     """What PyTorch says when an LSTM of one unit takes a bfloat16 step forward and back; None where it can.
 
     oneDNN decides by the CPU, and by ONEDNN_MAX_CPU_ISA: without AVX-512 it has no such kernel. Asked once a process.
