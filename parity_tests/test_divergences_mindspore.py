@@ -33,7 +33,7 @@ def test_place_of_epsilon(uncorrected: Uncorrected, written: Written) -> None:
 
 def test_second_moment(uncorrected: Uncorrected, written: Written) -> None:
     with uncorrected("mindspore", "adam_kernel", "float32") as lab:
-        written(fails(adam.test_one_step, lab, 0, 1.0, match="relative to the largest"))
+        written(fails(adam.test_one_step, lab, 0, 1.0, match="relative to"))
 
 
 def test_plain_list_spares_batch_norm(uncorrected: Uncorrected, written: Written) -> None:

@@ -75,7 +75,7 @@ def test_learning_rate_is_a_multiplier(uncorrected: Uncorrected, written: Writte
 
 def test_second_moment(uncorrected: Uncorrected, written: Written) -> None:
     with uncorrected("paddle", "adam_kernel", "float32") as lab:
-        written(fails(adam.test_one_step, lab, 0, 1.0, match="relative to the largest"))
+        written(fails(adam.test_one_step, lab, 0, 1.0, match="relative to"))
 
 
 def test_linear_layout(uncorrected: Uncorrected, written: Written) -> None:
