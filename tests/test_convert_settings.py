@@ -55,7 +55,7 @@ def test_numbers_of_numpy(tmp_path: Path) -> None:
 
 CLAIMS: list[tuple[Any, str]] = [
     (float("nan"), "nan"), (float("inf"), "inf"), (1.0, "1.0"), (-0.5, "-0.5"), (7, "7"), (10**5000, "a int"),
-    (-(2**70), "a int"), ("0.3", "a str"), ("\x1b[2J", "a str"), (True, "True"), (None, "a NoneType"),
+    (-(2**70), "a int"), ("0.3", "a str"), ("\x1b[2J", "a str"), (True, "True"), (False, "False"), (None, "a NoneType"),
     ({"a": 1}, "a dict"), ([0.1], "a list"), (scalar(float("nan")), "nan"),
     (Global("torch.nn.modules", "X"), "a ClassName"),
 ]

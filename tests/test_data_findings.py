@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,24 @@ def test_refused_is_what_float32_can_not_add(exponent: int) -> None:
         assert np.isinf(sums).all()
 
 
+@pytest.mark.parametrize(("batch_size", "refused"), [(16, False), (1024, True)])
+def test_the_larger_the_batch_the_sooner_it_overflows(batch_size: int, refused: bool) -> None:
+    """1e36 for each square: 16 of them are a float32, 1024 are none."""
+    audio = np.tile([[1e18], [-1e18]], (1024, 2))
+    with pytest.raises(UserError, match=f"over a batch of {batch_size} overflow") if refused else nullcontext():
+        assert lost(audio, batch_size=batch_size) == ()
+
+
+def test_one_square_alone_may_overflow() -> None:
+    """Row 7 does, in whatever batch it is; the variance over all rows times the batch does not."""
+    audio = np.random.default_rng(0).normal(size=(2000, 3))
+    audio[7, 1] = 3e19
+    [note] = lost(audio, batch_size=2)
+    assert "audio column 1 is 3e+19 in row 7" in note and "1 of 3 columns give nothing" in note
+    audio[7, 1] = 1e19
+    assert lost(audio, batch_size=2) == ()
+
+
 @pytest.mark.parametrize(("deviations", "said"), [
     ([1e-6] * 4, "in 4 of 4 columns"), ([1e-6, 1e-6, 1e-6, 1], "in 3 of 4"), ([1e-6, 1e-6, 1, 1], None),
     ([0, 0, 0, 1], None), ([0, 0, 0, 1e-4], "in 1 of 1"), ([0.0224] * 4, None)])
@@ -119,8 +138,9 @@ def test_a_mean_that_float32_rounds_by_more_than_the_spread() -> None:
     assert lost(audio) == ()
 
 
-def test_a_batch_of_one_row_is_not_normalised(tmp_path: Path) -> None:
-    assert lost(np.ones((5, 2)) * 1e-9, batch_size=1) == ()
+def test_a_batch_of_one_row_is_not_normalised() -> None:
+    audio = np.arange(10).reshape(5, 2) * 1e-9
+    assert lost(audio, batch_size=2) and lost(audio, batch_size=1) == () == lost(audio[:1], batch_size=2)
 
 
 @pytest.mark.parametrize(("factor", "said"), [
