@@ -36,7 +36,7 @@ def test_counts_and_the_furthest() -> None:
     assert found is not None
     assert (found.values, found.total, found.rows, found.of_rows) == (3, 12, 2, 4)
     assert (found.place, found.value, found.low, found.high, found.widths) == ((2, 1), -6, -1, 1, 2.5)
-    assert str(found) == ("audio: 3 of 12 values (25.00%), in 2 of 4 rows, lie beyond the training range; the "
+    assert str(found) == ("audio: 3 of 12 values (25 %), in 2 of 4 rows, lie beyond the training range; the "
                           "furthest, 2.5 widths of it beyond: row 2, column 1 is -6, trained on -1 to 1")
 
 

@@ -46,7 +46,7 @@ class Outside:
         return f"{where} is {self.value:.4g}, trained on {trained}"
 
     def __str__(self) -> str:
-        return (f"{self.modality}: {self.values} of {self.total} values ({self.values / self.total:.2%}), in "
+        return (f"{self.modality}: {self.values} of {self.total} values ({100 * self.values / self.total:.2g} %), in "
                 f"{self.rows} of {self.of_rows} rows, lie beyond the training range; the furthest, {self.widths:.3g} "
                 f"widths of it beyond: {self.furthest}")
 
