@@ -14,6 +14,7 @@ import pytest
 
 from core.data import Dataset, load_dataset, manifest, store
 from core.errors import UserError
+from core.files import remove_leftovers
 from tests.data_samples import config_for, content_of, one_line, write
 from tests.test_checkpoint import flipped
 from tests.test_data_store import loads
@@ -284,3 +285,17 @@ def test_a_killed_conversion_leaves_nothing(source: Path, whole: Dataset) -> Non
     place(source, "manifest").unlink()
     loaded(source)
     assert not list(folder.glob(".*"))
+
+
+def test_another_process_tidies_up_while_we_convert(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being written is locked, the very file: it isn't taken for a leftover."""
+    sync, times = os.fsync, []
+
+    def tidying(handle: int) -> None:
+        times.append(handle)
+        remove_leftovers(source.parent / "store")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", tidying)
+    assert loaded(source).splits["train"].rows == 7
+    assert len(times) == 3, "the tensors, the manifest, the note"

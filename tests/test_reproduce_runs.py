@@ -86,6 +86,7 @@ def test_killed_and_continued_by_two_workers(whole: Whole, tmp_path: Path) -> No
     assert len(history(output / "runs" / third)) == 2
     out, err = reproduce(tmp_path, *flags, "--jobs", "2")
     assert err == "" or "--jobs 2" in err  # one core: a warning
+    assert not list(output.rglob(".*")), "what the killed command and its worker left half-written is gone, and locks"
     assert "4 runs, 2 finished, 2 to do" in out and set(run_names(out)) == set(whole.names[2:])
     assert {path: stamp for path, stamp in stamps(output).items() if path in before} == before
     trained = json.loads((output / "runs" / third / "timing.json").read_text())["train_rows"]
