@@ -12,7 +12,7 @@ from core.checkpoint import load_checkpoint
 from core.config import Config, make_config
 from core.data import Dataset, Split
 from core.data.ranges import ranges_of
-from core.errors import RunFailed
+from core.errors import RunFailed, UserError
 from core.models import InputDims, build_spec
 from core.plan import EpochPlan, EpochResult
 from core.randomness import Array
@@ -192,6 +192,19 @@ def test_an_interrupt_while_writing(
     for name in ("best.safetensors", "last.safetensors"):
         one, other = load_checkpoint(tmp_path / "run" / name), load_checkpoint(whole / name)
         assert (one.progress, one.state.step) == (other.progress, other.state.step), name
+
+
+def test_a_damaged_best_model_is_found_before_more_is_trained(tmp_path: Path) -> None:
+    """The run would go on for hours and then have nothing to test."""
+    trainer_of(Scripted([3, 2, 1]), tmp_path, epochs=3)._epoch()
+    best = tmp_path / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:-1] + b"\x01")
+    again = trainer_of(Scripted([3, 2, 1]), tmp_path, epochs=3)
+    with pytest.raises(UserError, match=r"best\.safetensors: weights/.* is not what was written"):
+        again.resume()
+    best.unlink()
+    with pytest.raises(UserError, match=r"best\.safetensors: no such checkpoint file"):
+        again.resume()
 
 
 def test_plans_depend_on_the_epoch_alone(tmp_path: Path) -> None:
