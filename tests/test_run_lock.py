@@ -26,7 +26,8 @@ import subprocess, sys, time
 from pathlib import Path
 from core.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]), "wait")
-print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]).pid, flush=True)
+command = [sys.executable, "-c", "import time; time.sleep(3600)"]
+print(subprocess.Popen(command, close_fds=False).pid, flush=True)
 time.sleep(3600)
 """
 
@@ -152,6 +153,17 @@ def test_one_folder_under_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     folder = trainer_of(Scripted([1]), made(Path("runs/a")), model_path=tmp_path / "runs").run_folder
     folder.claim()
+    folder.close()
+
+
+def test_who_claims_a_folder_tidies_it_up(tmp_path: Path) -> None:
+    """Also of files that this run won't write again, as a best model that is not improved upon."""
+    folders = [made(tmp_path / "runs" / "a"), made(tmp_path / "weights" / "a")]
+    folder = trainer_of(Scripted([1]), folders[0], model_path=tmp_path / "weights").run_folder
+    for path in folders:
+        (path / ".best.safetensors.abcd_123.tmp").write_bytes(b"half")
+    folder.claim()
+    assert [[path.name for path in place.iterdir()] for place in folders] == [[".lock"], [".lock"]]
     folder.close()
 
 
