@@ -17,10 +17,14 @@ import pytest
 from optuna.trial import TrialState
 
 from core.config import make_config
+from core.data import load_dataset
+from core.errors import UserError
 from core.flags import read_yaml
-from core.search import main
+from core.search import _refuse_other, main
+from core.search_confirm import open_confirmation
 from core.search_space import search_space
-from core.search_worker import PRUNED_AFTER, PRUNED_FROM, Task, enough, open_study, release_lost, work
+from core.search_worker import PRUNED_AFTER, PRUNED_FROM, Task, base_config, enough, open_study, release_lost, work
+from core.selection import for_selection
 from tests.running import content_of, environment, needs, only_error, write_pickle
 from tests.test_trainer import Scripted
 
@@ -228,6 +232,8 @@ REFUSED: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("--dataset", "mosi", "--seed", "3"), ("seed = '3'", "--search_seed")),
     (("--dataset", "mosi", "--backend", "jax"), ("--backend jax", "torch, mindspore, paddle")),
     (("--dataset", "mosi", "--rank", "0"), ("rank = '0'", "--rank")),
+    (("--dataset", "mosi", "--frozen", "nothing"), ("frozen: no trained parameter 'nothing'", "fusion_weights")),
+    (("--dataset", "mosi", "--confirm", "8"), ("--confirm 8", "8x5")),
     (("--dataset", "mosi", "--storage", "nosuch://x/y"), ("--storage nosuch://x/y", "can't be opened")),
     (("--dataset", "mosi", "--storage", "postgresql+psycopg2://127.0.0.1:1/x"), ("can't be opened", "127.0.0.1")),
 ]
@@ -249,6 +255,24 @@ def test_another_search_under_the_same_name_is_refused(finished: tuple[Path, str
     only_error(search(tmp_path, *base, "--rank", "4", code=2), "another space", "rank")
     other = write_pickle(tmp_path / "data", "mosi", content_of("mosi", seed=5)).parent
     only_error(search(tmp_path, *base, "--data_dir", str(other), code=2), "another data")
+
+
+def test_a_study_from_before_a_key_has_its_default(finished: tuple[Path, str], data: Path, tmp_path: Path) -> None:
+    folder, _ = finished
+    shutil.copytree(folder / "search", tmp_path / "search")
+    fixed = {"dataset": "mosi", "epochs": "2", "text_hidden": "5", "batch_size": "12", "modalities": "audio,text",
+             "data_dir": str(data)}
+    study = study_of(tmp_path / "search/s.journal", "s")
+    study.set_user_attr("fixed", {key: value for key, value in study.user_attrs["fixed"].items() if key != "frozen"})
+    for frozen in ("", "fusion_bias"):
+        task = Task("torch", "", "s", {**fixed, "frozen": frozen}, 6, 40)
+        config = base_config(task)
+        arguments = study, task, search_space(config, task.fixed), for_selection(load_dataset(config))
+        if frozen:
+            with pytest.raises(UserError, match=r"another fixed \(frozen\)"):
+                _refuse_other(*arguments)
+        else:
+            _refuse_other(*arguments)
 
 
 @pytest.fixture(scope="module")
@@ -278,10 +302,12 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_machines_share_a_database(database: str, data: Path, tmp_path: Path) -> None:
-    """Two commands, as on two machines, with one PostgreSQL study: each does part of the trials."""
+    """Two commands, as on two machines, with one PostgreSQL study: each does part of the trials, and they find the
+    same setting: both have the mean of all runs, whoever did them.
+    """
     needs("torch")
     flags = (*FAST, "--data_dir", str(data), "--trials", "6", "--study", "db", "--storage", database,
-             "--confirm", "none")
+             "--confirm", "1x2")
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
@@ -291,9 +317,15 @@ def test_machines_share_a_database(database: str, data: Path, tmp_path: Path) ->
     trials = study_of(database, "db").trials
     assert len(trials) in (6, 7) and len({trial.user_attrs["pid"] for trial in trials}) == 2
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    best = min(trials, key=lambda trial: trial.value or 99.0)
+    runs = open_confirmation(Task("torch", database, "db", {}, 0, 0)).get_trials(states=(TrialState.COMPLETE,))
+    losses: dict[int | None, dict[int, float]] = {}  # a run that both did counts once
+    for run in runs:
+        losses.setdefault(run.user_attrs["trial"], {})[run.user_attrs["seed"]] = run.value or 99.0
+    assert len(losses) == 2 and {len(found) for found in losses.values()} == {2}
+    best = min(losses, key=lambda trial: np.mean(list(losses[trial].values())))
+    chosen = next(run.user_attrs["params"] for run in runs if run.user_attrs["trial"] == best)
     for folder in folders:
-        assert read_yaml(folder / "search/db.yaml")["rank"] == best.params["rank"]
+        assert chosen.items() <= read_yaml(folder / "search/db.yaml").items()
 
 
 @pytest.mark.parametrize("backend", ["mindspore", "paddle"])
