@@ -50,8 +50,8 @@ def _modalities(value: Any) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """Sorted, each once: the order says nothing. `none` and the empty text are no names."""
-    names = _split_names(value or ())
+    """Sorted, each once: the order says nothing. None and the empty text are no names."""
+    names = () if value is None or value == "" else _split_names(value)
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         return value
     return tuple(sorted(set(names)))

@@ -26,8 +26,8 @@ CASES: dict[str, dict[str, Any]] = {
     "audio video": {"dataset": "pom", "modalities": "audio,video", **WIDTHS},
     "text": {"dataset": "mosi", "modalities": "text", **WIDTHS, "rank": 1},
     "post fusion": {"dataset": "mosi", "apply_post_fusion_dropout": True, **WIDTHS},
-    "frozen": {"dataset": "pom", "frozen": "fusion_weights,fusion_bias,video_factor,audio_subnet.linear_2.bias,"
-               "text_subnet.rnn.weight_hh_l0,text_subnet.linear_1.weight", **WIDTHS},
+    "frozen": {"dataset": "pom", "frozen": "audio_factor,video_factor,text_factor,fusion_weights,fusion_bias,"
+               "audio_subnet.linear_2.bias,text_subnet.rnn.weight_hh_l0,text_subnet.linear_1.weight", **WIDTHS},
     "tfn": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 6, **WIDTHS},
     "tfn linear": {"dataset": "pom", "model": "tfn", "post_fusion_dim": 0, **WIDTHS},
     "tfn audio": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 4, "modalities": "audio", **WIDTHS},

@@ -17,7 +17,7 @@ def test_names_shapes_and_dtypes(lab: Lab) -> None:
 def test_each_trainable_parameter_is_in_exactly_one_group(lab: Lab) -> None:
     """Published ports trained running statistics, or left the fusion weights out."""
     groups = lab.session.optimizer_groups()
-    assert set(groups) == {"factors", "others"}
+    assert set(groups) == {p.group for p in lab.spec.trainable}
     for name, members in groups.items():
         assert sorted(members) == sorted(p.name for p in lab.spec.parameters if p.group == name)
         assert len(members) == len(set(members))

@@ -60,6 +60,16 @@ def test_mistakes_are_one_line(flags: tuple[str, ...], words: tuple[str, ...], t
     assert not list(tmp_path.iterdir()), "nothing was begun"
 
 
+def test_a_name_that_one_of_the_models_lacks(data: Path, tmp_path: Path, capsys: Captured) -> None:
+    """`frozen` fits the first of the two runs, and not the second, of the same data."""
+    flags = ("--table", "mosi", "--backend", "torch", "--model", "lmf,tfn", "--frozen", "fusion_bias", "--seeds", "1",
+             "--data_dir", str(data), "--output", str(tmp_path / "tables"))
+    assert main(flags) == 2
+    only_error(capsys.readouterr().err.splitlines(True)[-1], "frozen: no trained parameter 'fusion_bias'",
+               "post_fusion_layer_1.weight")
+    assert not (tmp_path / "tables").exists()
+
+
 def test_a_missing_framework_stops_the_plan(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setitem(core.backend.BACKENDS, "paddle", "a_framework_that_nobody_has")

@@ -16,11 +16,13 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
 from core.config import Config, make_config
+from core.data import load_dataset
 from core.errors import RunFailed, UserError
 from core.flags import read_yaml
 from core.models import ModelSpec
 from core.plan import EpochPlan, EpochResult
 from core.randomness import Array
+from core.search import found_file
 from core.search import search as search_command
 from core.search_confirm import FIRST_SEED, Outcome, confirm, confirm_seeds, open_confirmation, read_confirm, work
 from core.search_space import search_space
@@ -74,12 +76,18 @@ class Lab:
 
     def add(self, params: Mapping[str, Any], value: float, state: TrialState = TrialState.COMPLETE) -> None:
         distributions = {key: CategoricalDistribution(self.space[key]) for key in params}
-        self.study.add_trial(create_trial(params=dict(params), distributions=distributions, value=value, state=state))
+        self.study.add_trial(create_trial(params=dict(params), distributions=distributions, value=value, state=state,
+                                          user_attrs={"seed": len(self.study.trials), "best_epoch": 1}))
 
     def confirm(self, keep: int = 2, seeds: int = 2, task: Task | None = None) -> Outcome:
-        task = task or self.task
-        return confirm(task, self.study, self.space, keep, confirm_seeds(task, seeds),
-                       lambda done, total, wanted: work(task, 0, wanted))
+        task, passes = task or self.task, [0]
+
+        def run_all(done: int, total: int, wanted: Any) -> None:
+            passes[0] += 1
+            assert passes[0] <= 2, "the first leaves only what others have, the second nothing"
+            work(task, 0, wanted)
+
+        return confirm(task, self.study, self.space, keep, confirm_seeds(task, seeds), run_all)
 
     def runs(self) -> optuna.Study:
         return open_confirmation(self.task)
@@ -135,6 +143,23 @@ def test_the_default_is_chosen_where_it_is_best(lab: Lab) -> None:
     outcome = lab.confirm()
     assert outcome.chosen is outcome.default
     assert "nothing that was found is better" in outcome.verdict()
+
+
+@pytest.mark.parametrize(("means", "rank", "words"), [
+    ({16: 0.9, 8: 0.6, 4: 0.7}, 8, ("Chosen: trial 1, 0.60000 +- 0.00000", "default: 0.70000", "Verdict: -0.1000")),
+    ({16: 0.9, 8: 0.8, 4: 0.7}, 4, ("Chosen: default, 0.70000", "Verdict: the default setting has the lowest mean")),
+])
+def test_the_found_file_is_the_chosen_setting(lab: Lab, means: dict[int, float], rank: int, words: tuple[str, ...],
+                                              tmp_path: Path) -> None:
+    """Not that of the best trial, which is named as well."""
+    lab.loss = by_rank(means)
+    best, dataset = lab.study.best_trial, load_dataset(base_config(lab.task))
+    text = found_file(lab.study, lab.task, best, lab.confirm(), dataset, tmp_path / "f.yaml")
+    (tmp_path / "f.yaml").write_text(text)
+    assert best.params == BAD and make_config(read_yaml(tmp_path / "f.yaml")).rank == rank
+    for part in (*words, "Trial 0 of 2 (2 complete), run seed 0, the one with the lowest validation loss, 0.10000",
+                 "2 settings and the default, each with 2 new seeds (1000000000 to 1000000001)"):
+        assert part in text, part
 
 
 @pytest.mark.parametrize(("gap", "words"), [(0.5, "better than the default"), (0.001, "can't be told from")])
