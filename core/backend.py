@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from core import signals
 from core.config import Config
 from core.errors import UserError
 from core.models import ModelSpec
@@ -65,11 +66,12 @@ def open_session(backend: str, spec: ModelSpec, config: Config) -> Session:
     if reason:
         raise UserError(reason)
     limit_threads(config.threads)
-    package = importlib.import_module(f"backends.{backend}")
-    if hasattr(package, "prepare"):  # what has to happen before the framework is imported
-        package.prepare(config)
-    module = importlib.import_module(f"backends.{backend}.session")
-    session: Session = module.open_session(spec, config)
+    with signals.at_once():
+        package = importlib.import_module(f"backends.{backend}")
+        if hasattr(package, "prepare"):  # what has to happen before the framework is imported
+            package.prepare(config)
+        module = importlib.import_module(f"backends.{backend}.session")
+        session: Session = module.open_session(spec, config)
     return session
 
 

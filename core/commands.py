@@ -21,7 +21,7 @@ from core.data.unlabelled import read_unlabelled
 from core.errors import RunFailed, UserError
 from core.files import write_json
 from core.flags import Parser, make_parser, read_values, read_yaml
-from core.guard import guarded
+from core.guard import guarded, resumable
 from core.losses import mean_loss
 from core.metrics import evaluate as all_metrics
 from core.models import build_spec
@@ -37,7 +37,7 @@ Given = dict[str, Any]
 def main(command: str, backend: str, argv: Sequence[str] | None = None) -> int:
     """Run a command and turn every error into one line on stderr and an exit code.
 
-    0: done. 2: a usage or data error. 1: a run that failed or was interrupted.
+    0: done. 2: a usage or data error. 1: a run that failed. 128 + n: signal n ended it.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
 
@@ -64,17 +64,15 @@ def train(backend: str, given: Given) -> None:
     config, path = _start(backend, given)
     trainer = start_run(backend, config, path, "resume" in given)
     dataset, path = trainer.dataset, trainer.run_folder.path
-    print_header(backend, config, dataset, trainer.spec, path, trainer.progress.epoch)
-    print_cleaning(dataset)
-    print_findings(dataset)
-    try:
+    with resumable(lambda: f"finished epochs: {trainer.progress.epoch}, kept in {path}; continue with: "
+                           f"python -m backends.{backend}.train --resume {path}"):
+        print_header(backend, config, dataset, trainer.spec, path, trainer.progress.epoch)
+        print_cleaning(dataset)
+        print_findings(dataset)
         metrics = trainer.run(print_epoch)
-    except KeyboardInterrupt:
-        raise RunFailed(f"interrupted; finished epochs: {trainer.progress.epoch}, kept in {path}; continue with: "
-                        f"python -m backends.{backend}.train --resume {path}") from None
-    print_metrics(metrics["test"], f"{dataset.title} test, {backend}, best of {metrics['epochs']} epochs: "
-                                   f"{metrics['best_epoch']}", dataset.notes)
-    say(f"run folder: {path}")
+        print_metrics(metrics["test"], f"{dataset.title} test, {backend}, best of {metrics['epochs']} epochs: "
+                                       f"{metrics['best_epoch']}", dataset.notes)
+        say(f"run folder: {path}")
 
 
 def _start(backend: str, given: Given) -> tuple[Config, Path | None]:

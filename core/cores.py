@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -59,7 +58,6 @@ def slices(cores: Sequence[int], jobs: int, threads: int) -> list[list[int]]:
 
 
 def settle_thread(cores: Sequence[int]) -> None:
-    """For a thread that starts workers: they inherit its `cores`, and that Ctrl-C is not for them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """For a thread that starts workers: they inherit its `cores`."""
     if cores:
         os.sched_setaffinity(0, cores)  # 0 is this thread alone

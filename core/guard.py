@@ -1,34 +1,128 @@
 """Around every command: errors become one line on stderr and an exit code."""
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
-from core.errors import RunFailed, UserError, one_line
+from core import signals
+from core.errors import Interrupted, OutputLost, RunFailed, UserError, one_line
 
 
 def guarded(argv: Sequence[str], action: Callable[[], None]) -> int:
-    """Run `action`. Returns 0, 2 for a usage or data error, 1 for a run that failed or was interrupted.
+    """Run `action`. Returns 0; 2 for a usage or data error; 1 for a run that failed, or whose output can't be written.
 
-    `--debug` among `argv` also shows the traceback.
+    After SIGINT (Ctrl-C), SIGTERM or SIGHUP, 128 + the signal's number, and the process then ends as by that signal
+    (core.signals): the same for a shell, whose loops stop too. `--debug` among `argv` also shows the traceback.
+    """
+    if sys.stdout is None:
+        return _stop(argv, "stdout is closed; give the output a place, a file or /dev/null", 1)
+    if sys.stdin is None or sys.stderr is None:  # else the next file that is opened would be stderr to a framework
+        while os.open(os.devnull, os.O_RDWR) <= 2:
+            pass
+    output = Output(sys.stdout)
+    try:
+        with signals.raised(), contextlib.redirect_stdout(cast(Any, output)):
+            try:
+                action()
+            except SystemExit as end:  # --help
+                if end.code:
+                    raise
+            output.flush()
+        output.check()
+        if signals.received():  # what was raised got lost
+            raise KeyboardInterrupt
+        return 0
+    except BaseException as error:
+        ended = _from_outside(error) or error
+        if isinstance(ended, (UserError, RunFailed)):
+            return _stop(argv, one_line(ended), ended.exit_code)
+        # the last resort: still one line, and the way to see more
+        return _stop(argv, f"{type(ended).__name__}: {one_line(ended)}; --debug shows the traceback", 1)
+
+
+@contextlib.contextmanager
+def resumable(way_on: Callable[[], str]) -> Iterator[None]:
+    """Within: when the command is ended from outside, its line also says the `way_on`.
+
+    Raises Interrupted after a signal, OutputLost when stdout can't be written.
     """
     try:
-        action()
-        return 0
-    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
-        sys.stderr.close()
-        return 1
-    except (UserError, RunFailed) as error:
-        return _stop(argv, one_line(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _stop(argv, "interrupted", 1)
-    except Exception as error:  # the last resort: still one line, and the way to see more
-        return _stop(argv, f"{type(error).__name__}: {one_line(error)}; --debug shows the traceback", 1)
+        yield
+    except BaseException as error:
+        ended = _from_outside(error)
+        if ended is None:
+            raise
+        raise ended.with_way_on(way_on()) from error
+
+
+class Output:
+    """A stream whose errors say that it is the output. After the first one, what is written to it goes nowhere."""
+
+    def __init__(self, stream: Any) -> None:
+        if isinstance(getattr(stream, "buffer", None), io.RawIOBase):  # python -u: lines lost in a full pipe, silently
+            stream = open(stream.fileno(), "w", 1, stream.encoding, stream.errors, closefd=False)  # noqa: SIM115
+        self._stream = stream
+        self._lost: OutputLost | None = None
+
+    def write(self, text: str) -> int:
+        """Write `text`. Raises OutputLost, once."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Raises OutputLost, once."""
+        self._try(self._stream.flush)
+
+    def check(self) -> None:
+        """Raises OutputLost when something could not be written, wherever that was heard."""
+        if self._lost:
+            raise self._lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self._lost:
+            return
+        try:
+            action()
+        except OSError as error:  # no reader any more, no space, a full pipe that doesn't block
+            self._lost = OutputLost(f"stdout: can't be written ({error.strerror})")
+            _point_nowhere(self._stream)
+            raise self._lost from error
+
+
+def _point_nowhere(stream: Any) -> None:
+    """Lose what `stream` still holds: at its exit Python tries again to write it, and complains."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _from_outside(error: BaseException) -> Interrupted | OutputLost | None:
+    """What ended the command from outside, a signal or the loss of its output; None when `error` is its own."""
+    if isinstance(error, Interrupted):
+        return error
+    number = signals.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
+    if number:
+        return Interrupted(signals.words(number), number)
+    return error if isinstance(error, OutputLost) else None
 
 
 def _stop(argv: Sequence[str], message: str, code: int) -> int:
     if "--debug" in argv:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    if signals.received():
+        signals.say(f"error: {message}")
+    elif sys.stderr is not None:  # else there is no place for it
+        try:
+            print(f"error: {message}", file=sys.stderr, flush=True)
+        except OSError:  # nor here
+            _point_nowhere(sys.stderr)
     return code

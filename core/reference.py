@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from core.config import Config
+from core.errors import UserError
 from core.files import write_text
 from core.flags import OLD_HELP, SPELLINGS, shown_default
+from core.guard import guarded
 
 
 def configuration_page() -> str:
@@ -53,5 +56,19 @@ def kind(schema: dict[str, Any]) -> str:
     return " ".join([str(schema.get("format", schema["type"])), ", ".join(bounds)]).strip()
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Exit codes as those of every command."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+
+    def run() -> None:
+        files = [argument for argument in arguments if argument != "--debug"]
+        if len(files) != 1 or files[0].startswith("-"):
+            raise UserError(f"expected one file, found {' '.join(files) or 'nothing'}; "
+                            "usage: python -m core.reference FILE")
+        write_text(Path(files[0]), configuration_page())
+
+    return guarded(arguments, run)
+
+
 if __name__ == "__main__":
-    write_text(Path(sys.argv[1]), configuration_page())
+    sys.exit(main())

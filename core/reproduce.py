@@ -18,7 +18,7 @@ from core.cores import quietest_cores, slices
 from core.errors import RunFailed
 from core.files import write_json
 from core.flags import warn
-from core.guard import guarded
+from core.guard import guarded, resumable
 from core.tables.checks import check_data, split_finished
 from core.tables.live import Board, print_plan, summary
 from core.tables.plan import Run, only_here, refuse_mixture, save_plan
@@ -29,13 +29,13 @@ console = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: every run is finished. 2: a usage or data error. 1: a run failed, or the plan was interrupted."""
+    """0: every run is finished. 2: a usage or data error. 1: a run failed. 128 + n: signal n ended the plan."""
     argv = sys.argv[1:] if argv is None else list(argv)
     return guarded(argv, lambda: reproduce(argv))
 
 
 def reproduce(argv: Sequence[str]) -> None:
-    """Check, plan, run, write the tables. Raises RunFailed when a run failed or the plan was interrupted."""
+    """Check, plan, run, write the tables. Raises RunFailed when a run failed, Interrupted when a signal came."""
     given = parser().parse(argv)
     request = read_request(given)
     output, runs = request.output, request.runs
@@ -58,7 +58,7 @@ def reproduce(argv: Sequence[str]) -> None:
 
 
 def work_through(request: Request, finished: Sequence[Run], waiting: Sequence[Run], argv: Sequence[str]) -> Board:
-    """Do the waiting runs. Raises RunFailed when interrupted."""
+    """Do the waiting runs. Raises Interrupted when a signal came."""
     board = Board(finished, waiting, request.slots, console)
     keep_failures(request.output, board)
     if not waiting:
@@ -76,13 +76,10 @@ def work_through(request: Request, finished: Sequence[Run], waiting: Sequence[Ru
         if event.kind == "failed":
             keep_failures(request.output, board)
 
-    try:
-        with board:
-            pool.run(hear)
-    except KeyboardInterrupt:
-        command = shlex.join(["python", "-m", "core.reproduce", *argv])
-        raise RunFailed(f"interrupted: {board.finished} of {board.total} runs are finished, the others go on "
-                        f"after their last epoch; continue with: {command}") from None
+    command = shlex.join(["python", "-m", "core.reproduce", *argv])
+    with resumable(lambda: f"{board.finished} of {board.total} runs are finished, the others go on after their last "
+                           f"epoch; continue with: {command}"), board:
+        pool.run(hear)
     return board
 
 

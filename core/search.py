@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from core.data import Dataset, load_dataset
 from core.errors import RunFailed, UserError
 from core.files import write_text
 from core.flags import Parser, make_parser, read_count, read_values
-from core.guard import guarded
+from core.guard import guarded, resumable
 from core.journal import check_trials
 from core.models import build_spec
 from core.run_folder import versions
@@ -46,14 +45,14 @@ from core.search_worker import (
     release_lost,
 )
 from core.selection import for_selection
-from core.worker import Worker
+from core.worker import Crew
 
 PLANNED = ("seed", *RUN_PLACES)  # a search has no runs to name
 PLACES = ("data_dir", "store_dir")  # absolute, because a worker stands elsewhere; not part of what was found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done. 2: a usage or data error. 1: interrupted, or no trial finished."""
+    """0: done. 2: a usage or data error. 1: no trial finished. 128 + n: signal n ended it."""
     argv = sys.argv[1:] if argv is None else list(argv)
     return guarded(argv, lambda: search(_parser().parse(argv)))
 
@@ -179,31 +178,25 @@ def _run_workers(task: Task, jobs: int, before: int, total: int, function: str, 
                 progress.console.print(f"{kind} {number:>4}  {state.lower()}{shown}")
                 progress.advance(bar)
 
-        workers: list[Worker] = []
+        crew = Crew()
         cores = slices(quietest_cores(), jobs, base_config(task).threads)
         limit_threads(base_config(task).threads)  # workers read it when they import NumPy
-        resource_tracker.ensure_running()  # its first start would unblock SIGINT in a worker's thread
 
         def help_out(number: int) -> None:
             settle_thread(cores[number] if cores else ())
-            worker = Worker(task.backend)
-            workers.append(worker)
+            worker = crew.start(task.backend)
             try:
                 worker.run(function, task, number, *arguments, listener=hear)
             finally:
-                worker.close()
+                crew.end(worker)
 
-        with ThreadPoolExecutor(jobs) as pool:
-            running = [pool.submit(help_out, number) for number in range(jobs)]
+        with ThreadPoolExecutor(jobs) as pool, \
+                resumable(lambda: f"finished trials are kept in {task.storage}; the same command goes on"):
             try:
-                for future in running:
+                for future in [pool.submit(help_out, number) for number in range(jobs)]:
                     future.result()
-            except KeyboardInterrupt:
-                raise RunFailed(f"interrupted; finished trials are kept in {task.storage}; the same command goes on"
-                                ) from None
             finally:  # nothing to kill when all is well; else the others would search on
-                for worker in workers:
-                    worker.terminate()
+                crew.stop()
 
 
 def _print_best(trials: Sequence[FrozenTrial], space: Space, dataset: Dataset) -> None:

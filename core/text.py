@@ -37,5 +37,5 @@ def shown(value: Any, most: int = 200) -> str:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """One printable line, to stdout or `file`."""
-    print(printable(text), file=sys.stdout if file is None else file)
+    """One printable line, to stdout or `file`, at once: an output that is gone shows here."""
+    print(printable(text), file=sys.stdout if file is None else file, flush=True)

@@ -4,6 +4,7 @@ The parent exchanges plain values and NumPy arrays with it and never imports a f
 """
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import multiprocessing
@@ -12,10 +13,12 @@ import shutil
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from core import signals
 from core.backend import missing_reason, open_session
 from core.config import make_config
 from core.errors import RunFailed, UserError
@@ -46,7 +49,10 @@ class Worker:
         self._connection, child = context.Pipe()
         self._scratch = tempfile.TemporaryDirectory(prefix=f"lmf-{backend}-", ignore_cleanup_errors=True)
         self._process = context.Process(target=_serve, args=(child, backend, self._scratch.name), daemon=True)
-        self._process.start()
+        with signals.blocked():
+            resource_tracker.ensure_running()  # its first start unblocks two of the signals
+        with signals.blocked():  # they are for the parent, which ends its workers
+            self._process.start()
         child.close()  # so that a dead worker reads as the end of the pipe
 
     def open(self, key: str, values: Mapping[str, Any], dims: InputDims) -> RemoteSession:
@@ -61,20 +67,30 @@ class Worker:
     def call(self, *message: Any, listener: Listener | None = None) -> Any:
         """Send a call, wait for the answer. Raises what the call raised, or WorkerDied."""
         try:
-            self._connection.send(message)
-            kind, answer = self._connection.recv()
+            with self._noticing_death(message[0]):
+                self._connection.send(message)
+                kind, answer = self._connection.recv()
             while kind == "news":
                 if listener:
                     listener(answer)
-                kind, answer = self._connection.recv()
-        except (EOFError, OSError) as error:
-            self._process.join(60)  # its end of the pipe is closed: it is ending, slowly where all cores are busy
-            raise WorkerDied(self.backend, message[0], self._process.exitcode) from error
+                with self._noticing_death(message[0]):
+                    kind, answer = self._connection.recv()
+        except BaseException:  # interrupted: its answer would be taken for the next call's, and close would wait for it
+            self._process.kill()
+            raise
         if kind == "user":
             raise UserError(answer)
         if kind == "failed":
             raise RunFailed(answer)
         return answer
+
+    @contextlib.contextmanager
+    def _noticing_death(self, call: str) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            self._process.join(60)  # its end of the pipe is closed: it is ending, slowly where all cores are busy
+            raise WorkerDied(self.backend, call, self._process.exitcode) from error
 
     def close(self) -> None:
         """End the process."""
@@ -91,6 +107,37 @@ class Worker:
         self._process.kill()
 
 
+class Crew:
+    """Workers that several threads start and end, and that one call ends, those too that are just being started."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workers: set[Worker] = set()
+        self.stopped = False
+
+    def start(self, backend: str) -> Worker:
+        """A new worker; once the crew was stopped, one that is dead."""
+        worker = Worker(backend)
+        with self._lock:
+            self._workers.add(worker)
+            if self.stopped:  # it was started while the others were killed
+                worker.terminate()
+        return worker
+
+    def end(self, worker: Worker) -> None:
+        """End a worker that has no call to answer."""
+        with self._lock:
+            self._workers.discard(worker)
+        worker.close()
+
+    def stop(self) -> None:
+        """Kill them all, from any thread, for good."""
+        with self._lock:
+            self.stopped = True
+            for worker in self._workers:
+                worker.terminate()
+
+
 class RemoteSession:
     """A session that lives in a worker; every method of core.backend.Session, by name."""
 
@@ -99,6 +146,15 @@ class RemoteSession:
 
     def __getattr__(self, method: str) -> Any:
         return lambda *args: self._worker.call("session", self._key, method, *args)
+
+
+@atexit.register
+def _kill_workers() -> None:
+    """At exit no worker is left but one whose start was interrupted. multiprocessing would send it a signal that it has
+    blocked, and wait.
+    """
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def tell(news: Any) -> None:
@@ -117,11 +173,11 @@ def _serve(connection: Connection, backend: str, scratch: str) -> None:
     while True:
         try:
             message = connection.recv()
-        except EOFError:  # the parent is gone
+            if message[0] == "close":
+                return
+            connection.send(_answer(backend, sessions, message))
+        except (EOFError, ConnectionError):  # the parent is gone
             return
-        if message[0] == "close":
-            return
-        connection.send(_answer(backend, sessions, message))
 
 
 def _end_with_parent(scratch: str) -> None:

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from core.tables.plan import Job
 from core.tables.request import parser, read_request
-from tests.running import environment
+from tests.running import HANG, environment, heed_signals, wait_for
 
 SIZES = "audio_hidden: 4\nvideo_hidden: 3\ntext_hidden: 5\nbatch_size: 10\n"
 CELLS = {"confident": "rank: 2\n", "passionate": "rank: 2\n", "vivid": "rank: 3\n"}  # the first two share their runs
@@ -31,7 +30,8 @@ def dying(source, target, **more):
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getppid() if os.environ.get("DIE_WHO") == "parent" else os.getpid(), signal.SIGKILL)
-            time.sleep(60)  # of a worker whose parent was killed no more should be seen
+            while True:  # of a worker whose parent was killed no more should be seen
+                time.sleep(60)
     replace(source, target, **more)
 os.replace = dying
 """
@@ -60,7 +60,7 @@ def started(folder: Path, *flags: str, **extra: str) -> Iterator[subprocess.Pope
         [sys.executable, "-m", "core.reproduce", *flags], cwd=folder, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
         env=environment(folder, {"PYTHONPATH": str(folder / "hook"), **extra}),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None)
+        preexec_fn=heed_signals)
     try:
         yield process
     finally:
@@ -72,7 +72,7 @@ def started(folder: Path, *flags: str, **extra: str) -> Iterator[subprocess.Pope
 def reproduce(folder: Path, *flags: str, code: int = 0, **extra: str) -> tuple[str, str]:
     """Run the command to its end; it has to exit with `code`. Returns what it printed."""
     with started(folder, *flags, **extra) as process:
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=HANG)
     assert process.returncode == code, f"exit {process.returncode}, expected {code}\n{out}\n{err}"
     return out, err
 
@@ -95,16 +95,16 @@ def workers(parent: int) -> list[int]:
     return found
 
 
-def wait_until_gone(group: int, seconds: float = 15) -> None:
-    """Every process of the group has ended, in good time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def wait_until_gone(group: int) -> None:
+    """Every process of the group ends."""
+    def gone() -> bool:
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"processes of group {group} outlived their command")
+            return True
+        return False
+
+    wait_for(gone)
 
 
 def mosi_configs(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from core.backend import missing_reason
 from core.commands import main
 from core.data.published import POM_TRAITS
 from core.randomness import Array
+from core.signals import ENDING
 
 ROOT = Path(__file__).resolve().parents[1]
+HANG = 900  # seconds, ten times what anything takes on a machine that is ten times too busy: a test that hangs ends
 ROWS = {"train": 24, "valid": 10, "test": 12}
 AUDIO, VIDEO, STEPS, WORD = 6, 5, 7, 8
 HANG = 600  # seconds that end a test which hangs; no command takes a tenth of it, on a machine that is busy too
@@ -68,18 +71,35 @@ def environment(folder: Path, extra: Mapping[str, str]) -> dict[str, str]:
             **extra, "PYTHONPATH": path}
 
 
+def heed_signals() -> None:
+    """In a process that is about to begin: heed signals that are ignored where the tests run in the background."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(folder: Path, backend: str, command: str, *flags: str, file_limit: int | None = None,
           **extra: str) -> subprocess.Popen[str]:
     """Start `python -m backends.<backend>.<command>` in `folder`; no file may grow beyond `file_limit` bytes."""
 
     def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, if the tests themselves run in the background
+        heed_signals()
         if file_limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
     return subprocess.Popen([sys.executable, "-m", f"backends.{backend}.{command}", *flags], cwd=folder, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(folder, extra),
                             preexec_fn=prepare)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until `condition()` holds, however slow the machine is; fails when `process` ends before."""
+    deadline = time.monotonic() + HANG
+    while not condition():
+        if process and process.poll() is not None and not condition():
+            out, err = process.communicate()
+            raise AssertionError(f"exit {process.returncode}, too early\n{out}\n{err}")
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
 
 
 def run(folder: Path, backend: str, command: str, *flags: str, code: int = 0, **more: Any

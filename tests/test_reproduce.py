@@ -159,7 +159,7 @@ def test_a_worker_keeps_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
         terminate = close
 
-    monkeypatch.setattr("core.tables.pool.Worker", Fake)
+    monkeypatch.setattr("core.worker.Worker", Fake)
     monkeypatch.setattr("core.tables.pool.limit_threads", lambda threads: None)
     runs = distinct_runs(jobs_of("--table", "pom", "--cells", "vivid,reserved", "--backend", "torch,paddle", "--seeds",
                                  "2"))

@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from core.reproduce import main
+from core.signals import ENDING
 from core.tables.plan import distinct_runs, load_plan
 from tests.planned import (
     CELLS,
@@ -24,7 +24,9 @@ from tests.planned import (
     workers,
     write_configs,
 )
-from tests.running import ROWS, assert_same_run, content_of, history, needs, only_error, write_pickle
+from tests.running import HANG, ROWS, assert_same_run, content_of, history, needs, only_error, wait_for, write_pickle
+
+ENDLESS = ("--epochs", "1000000", "--patience", "1000000")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def test_killed_and_continued_by_two_workers(whole: Whole, tmp_path: Path) -> No
     flags = plan_flags(whole.configs, whole.data, output)
     third = whole.names[2]
     with started(tmp_path, *flags, DIE_AT=f"{third}/last.safetensors", DIE_COUNT="3", DIE_WHO="parent") as process:
-        process.communicate(timeout=200)
+        process.communicate(timeout=HANG)
         assert process.returncode == -signal.SIGKILL
         wait_until_gone(process.pid)
     before = stamps(output)
@@ -133,32 +135,31 @@ def test_a_cell_that_fails(tmp_path: Path) -> None:
 
 
 def check_workers(pids: list[int]) -> None:
-    """Two workers that leave Ctrl-C to their parent, on a core each, with one thread."""
+    """Two workers that leave signals to their parent, on a core each, with one thread."""
     assert len(pids) == 2
     status = [dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
                    if ":\t" in line) for pid in pids]
-    assert all(int(found["SigBlk"], 16) & 1 << signal.SIGINT - 1 for found in status), "Ctrl-C is the parent's"
+    assert all(int(found["SigBlk"], 16) >> number - 1 & 1 for found in status for number in ENDING), "the parent's"
     cores = [os.sched_getaffinity(pid) for pid in pids]
     if len(os.sched_getaffinity(0)) >= 2:
         assert [len(own) for own in cores] == [1, 1] and cores[0] != cores[1], "each worker has a core of its own"
     assert all(b"OPENBLAS_NUM_THREADS=1\0" in Path(f"/proc/{pid}/environ").read_bytes() for pid in pids)
 
 
-def test_ctrl_c(whole: Whole, tmp_path: Path) -> None:
-    """SIGINT to the whole group, as a terminal sends it: one line, no traceback, nobody left, and the way to go on."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal(number: signal.Signals, whole: Whole, tmp_path: Path) -> None:
+    """To the whole group, as a terminal sends Ctrl-C: one line, no traceback, nobody left, and the way to go on."""
     output = tmp_path / "out"
-    flags = plan_flags(whole.configs, whole.data, output, "--epochs", "5000", "--patience", "5000", "--jobs", "2")
+    flags = plan_flags(whole.configs, whole.data, output, *ENDLESS, "--jobs", "2")
     with started(tmp_path, *flags) as process:
-        deadline = time.monotonic() + 100
-        while time.monotonic() < deadline and len(list(output.glob("runs/*/last.safetensors"))) < 2:
-            time.sleep(0.05)
+        wait_for(lambda: len(list(output.glob("runs/*/last.safetensors"))) == 2, process)
         check_workers(workers(process.pid))
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        os.killpg(process.pid, number)
+        out, err = process.communicate(timeout=HANG)
         wait_until_gone(process.pid)
-    assert process.returncode == 1
+    assert process.returncode == -number
     errors = [line for line in err.splitlines() if not line.startswith("warning: --jobs 2")]
-    only_error("\n".join(errors), "interrupted: 0 of 4 runs are finished", "continue with: python -m core.reproduce",
+    only_error("\n".join(errors), "interrupted", "; 0 of 4 runs are finished", "with: python -m core.reproduce",
                " ".join(flags))
     assert "Traceback" not in out and not run_names(out)
     folders = list(output.glob("runs/*"))
@@ -167,11 +168,9 @@ def test_ctrl_c(whole: Whole, tmp_path: Path) -> None:
 
 def test_two_commands_in_one_folder(whole: Whole, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
-    flags = plan_flags(whole.configs, whole.data, output, "--epochs", "5000", "--patience", "5000")
+    flags = plan_flags(whole.configs, whole.data, output, *ENDLESS)
     with started(tmp_path, *flags) as process:
-        deadline = time.monotonic() + 100
-        while time.monotonic() < deadline and not (output / "plan.json").exists():
-            time.sleep(0.05)
+        wait_for((output / "plan.json").exists, process)
         assert main(flags) == 2
     only_error(capsys.readouterr().err, str(output), f"process {process.pid} is working there", "another --output")
 

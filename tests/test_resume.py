@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from core.backend import BACKENDS
 from tests.conftest import TWELVE, Run
 from tests.running import (
+    HANG,
     Refuse,
     assert_same_run,
     content_of,
@@ -20,6 +20,7 @@ from tests.running import (
     run_folder,
     start,
     train_flags,
+    wait_for,
     write_pickle,
 )
 from tests.test_trainer import Scripted
@@ -47,7 +48,7 @@ def kill_at(moment: str, here: Path, backend: str, *flags: str) -> None:
     (here / "hook").mkdir(exist_ok=True)
     (here / "hook" / "sitecustomize.py").write_text(KILL)
     process = start(here, backend, "train", *flags, PYTHONPATH=str(here / "hook"), KILL_BEFORE=moment)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == -signal.SIGKILL, f"{moment}: exit {process.returncode}\n{out}\n{err}"
 
 
@@ -69,10 +70,7 @@ def test_killed_from_outside(classified: Run, data: Path, tmp_path: Path) -> Non
     """By another process, while it computes; at a moment that differs from run to run."""
     folder = tmp_path / "iemocap-happy-torch-1"
     process = start(tmp_path, "torch", "train", *train_flags("iemocap", data, tmp_path, *TWELVE))
-    deadline = time.monotonic() + 60
-    while not (folder / "history.jsonl").exists() or len(history(folder)) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_for(lambda: (folder / "history.jsonl").exists() and len(history(folder)) >= 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     run(tmp_path, "torch", "train", "--resume", str(folder))

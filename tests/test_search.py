@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,32 +24,27 @@ from core.search_confirm import open_confirmation
 from core.search_space import search_space
 from core.search_worker import PRUNED_AFTER, PRUNED_FROM, Task, base_config, enough, open_study, release_lost, work
 from core.selection import for_selection
-from tests.running import content_of, environment, needs, only_error, write_pickle
+from tests.planned import wait_until_gone
+from tests.running import HANG, content_of, environment, heed_signals, needs, only_error, wait_for, write_pickle
 from tests.test_trainer import Scripted
 
 FAST = ("--dataset", "mosi", "--epochs", "2", "--text_hidden", "5", "--batch_size", "12", "--modalities", "audio,text")
 DROPOUTS, RATES = [0.0, 0.1, 0.15, 0.2, 0.3, 0.5], [0.0003, 0.0005, 0.001, 0.003]
 
 
-def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "core.search", *flags], cwd=folder, env=environment(folder, {}),
-                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+def start(folder: Path, *flags: str, script: Path | None = None) -> subprocess.Popen[str]:
+    """Start the search, or a script that does it, in a process group of its own."""
+    command = [str(script)] if script else ["-m", "core.search"]
+    return subprocess.Popen([sys.executable, *command, *flags], cwd=folder, env=environment(folder, {}), text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                            preexec_fn=heed_signals)
 
 
 def search(folder: Path, *flags: str, code: int = 0) -> str:
     process = start(folder, *flags)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
     return out if code == 0 else err
-
-
-def until_trained(folder: Path, name: str) -> Path:
-    """Wait until a trial of the study has finished an epoch; returns the journal."""
-    journal = folder / f"search/{name}.journal"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (journal.is_file() and '"intermediate_value"' in journal.read_text()):
-        time.sleep(0.02)
-    return journal
 
 
 def study_of(storage: Path | str, name: str) -> optuna.Study:
@@ -163,40 +157,58 @@ def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
+# A worker, too, reads the file that the command is in. Its third trial doesn't get beyond its second epoch.
+STUCK = """
+import sys, threading
+import core.search_worker
+report = core.search_worker._report
+def stuck(trial, row):
+    report(trial, row)
+    if (trial.number, row["epoch"]) == (2, 2):
+        threading.Event().wait()
+core.search_worker._report = stuck
+from core.search import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
 def test_a_killed_search_goes_on(tmp_path: Path, data: Path) -> None:
     """Kill all processes in the midst of a trial; the same command finishes the study, and the lost trial is named."""
     needs("torch")
-    flags = (*FAST, "--data_dir", str(data), "--trials", "4", "--study", "k", "--epochs", "200", "--patience", "200",
-             "--confirm", "none")
-    process = start(tmp_path, *flags)
-    journal = until_trained(tmp_path, "k")
-    trials: list[optuna.trial.FrozenTrial] = []
-    while not any(trial.state == TrialState.RUNNING and trial.user_attrs for trial in trials):  # not between two trials
-        os.killpg(process.pid, signal.SIGCONT)
-        time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGSTOP)
-        trials = study_of(journal, "k").trials
+    flags = (*FAST, "--data_dir", str(data), "--trials", "4", "--study", "k", "--epochs", "5", "--confirm", "none")
+    journal, script = tmp_path / "search/k.journal", tmp_path / "stuck.py"
+    script.write_text(STUCK)
+    process = start(tmp_path, *flags, script=script)
+    wait_for(lambda: journal.is_file() and journal.read_text().count('"intermediate_value"') == 5 + 5 + 2, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    time.sleep(0.3)
-    assert 1 <= len(trials) < 4
+    wait_until_gone(process.pid)
+    before = study_of(journal, "k").trials
+    assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.RUNNING]
     out = search(tmp_path, *flags)
     trials = study_of(journal, "k").trials
     states = [trial.state for trial in trials]
     assert "1 lost ones given up" in out
-    assert states.count(TrialState.FAIL) == 1 and not trials[states.index(TrialState.FAIL)].user_attrs.get("error")
+    assert trials[:2] == before[:2], "what is finished stays as it is"
+    assert states[2] == TrialState.FAIL and not trials[2].user_attrs.get("error")
+    assert states.count(TrialState.FAIL) == 1
     assert states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) == 4
 
 
 def test_ctrl_c_ends_all_processes_and_keeps_the_trials(tmp_path: Path, data: Path) -> None:
+    """In the midst of trials that have no end."""
     needs("torch")
-    flags = (*FAST, "--data_dir", str(data), "--trials", "200", "--jobs", "2", "--study", "c", "--epochs", "40")
+    flags = (*FAST, "--data_dir", str(data), "--trials", "200", "--jobs", "2", "--study", "c", "--epochs", "1000000",
+             "--patience", "1000000")
     process = start(tmp_path, *flags)
-    journal = until_trained(tmp_path, "c")
+    journal = tmp_path / "search/c.journal"
+    wait_for(lambda: journal.is_file() and '"intermediate_value"' in journal.read_text(), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    _, err = process.communicate(timeout=HANG)
+    assert process.returncode == -signal.SIGINT
     only_error(err, "interrupted", "the same command goes on")
+    wait_until_gone(process.pid)
     assert release_lost(study_of(journal, "c")) >= 1, "no worker is left"
 
 
@@ -312,7 +324,7 @@ def test_machines_share_a_database(database: str, data: Path, tmp_path: Path) ->
     for folder in folders:
         folder.mkdir()
     running = [start(folder, *flags) for folder in folders]
-    outs = [process.communicate(timeout=200) for process in running]
+    outs = [process.communicate(timeout=HANG) for process in running]
     assert [process.returncode for process in running] == [0, 0], outs
     trials = study_of(database, "db").trials
     assert len(trials) in (6, 7) and len({trial.user_attrs["pid"] for trial in trials}) == 2

@@ -12,7 +12,6 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from core.errors import RunFailed, UserError, one_line
 from core.files import naming_errors
 from core.tables.plan import Run, run_path
 from core.trainer import start_run
-from core.worker import Worker, WorkerDied, tell
+from core.worker import Crew, Worker, WorkerDied, tell
 
 LOG = "worker.log"  # in a run folder: what its process said; removed when that was nothing
 
@@ -54,9 +53,8 @@ class Pool:
         for run in runs:
             self._waiting.setdefault(run.backend, deque()).append(run)
         self._active: Counter[str] = Counter()
-        self._workers: dict[int, Worker] = {}
+        self._crew, self._workers = Crew(), dict[int, Worker]()  # _workers: slot -> its own
         self._lock = threading.Lock()
-        self._stopped = False
         self._events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
 
     def run(self, listener: Callable[[Event], None]) -> None:
@@ -65,11 +63,10 @@ class Pool:
         When it is interrupted, or `listener` raises, every worker is killed: what they have finished is on disk.
         """
         limit_threads(self._threads)  # workers read it when they import NumPy
-        resource_tracker.ensure_running()  # its first start would unblock SIGINT in a slot's thread
         slots = [threading.Thread(target=self._slot, args=(index,)) for index in range(self._slots)]
-        for slot in slots:
-            slot.start()
         try:
+            for slot in slots:
+                slot.start()
             ended = 0
             while ended < len(slots):
                 event = self._events.get()
@@ -80,16 +77,10 @@ class Pool:
                 else:
                     listener(event)
         finally:
-            self._stop()
+            self._crew.stop()
             for slot in slots:
-                slot.join()
-
-    def _stop(self) -> None:
-        """Kill what still works, and let no slot begin another run."""
-        with self._lock:
-            self._stopped = True
-            for worker in self._workers.values():
-                worker.terminate()
+                if slot.ident is not None:  # it was started
+                    slot.join()
 
     def _slot(self, index: int) -> None:
         """A thread, with one worker at a time."""
@@ -112,7 +103,7 @@ class Pool:
         with self._lock:
             self._active[backend] -= 1
             waiting = {name: runs for name, runs in self._waiting.items() if runs}
-            if self._stopped or not waiting:
+            if self._crew.stopped or not waiting:
                 return None
             if backend not in waiting:
                 backend = max(waiting, key=lambda name: len(waiting[name]) / (1 + self._active[name]))
@@ -133,7 +124,7 @@ class Pool:
                 "core.tables.pool:work", run.backend, dict(run.jobs[0].values), str(path), listener=hear)
         except (UserError, RunFailed) as error:
             self._end_worker(index)
-            if self._stopped:
+            if self._crew.stopped:
                 return
             said = one_line(error) if not isinstance(error, WorkerDied) else (
                 f"its process died ({ended_by(error.code)}); what it said is in {path / LOG}; run the same again")
@@ -143,18 +134,13 @@ class Pool:
 
     def _worker(self, index: int, backend: str) -> Worker:
         if index not in self._workers:
-            worker = Worker(backend)
-            with self._lock:
-                self._workers[index] = worker
-                if self._stopped:  # it was started while the others were killed
-                    worker.terminate()
+            self._workers[index] = self._crew.start(backend)
         return self._workers[index]
 
     def _end_worker(self, index: int) -> None:
-        with self._lock:
-            worker = self._workers.pop(index, None)
+        worker = self._workers.pop(index, None)
         if worker:
-            worker.close()
+            self._crew.end(worker)
 
 
 def ended_by(code: int | None) -> str:
