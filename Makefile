@@ -1,6 +1,7 @@
 # make train   environment, installation, then one training run   [BACKEND= DATASET= ARGS=]
 # make test    environment, then the fast suite over core and every backend
 # make test-cpus   the numerical tests as older CPUs and a busy machine run them   [ARGS_TEST="avx2 lowest busy"]
+# make kills   kill -9 at random moments, go on, compare   [N=200]
 # make lint    ruff and mypy        make test-slow   the long studies        make clean   remove .venv
 SHELL := /bin/bash
 BACKEND ?= mindspore
@@ -12,7 +13,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES = setup.py constraints.txt
 
-.PHONY: train test test-cpus test-cpus-short test-slow lint docs clean
+.PHONY: train test test-cpus test-cpus-short test-slow kills lint docs clean
 .SECONDARY:
 
 train: $(VENV)/.has-$(BACKEND)
@@ -29,6 +30,9 @@ test-cpus-short: $(VENV)/.has-all $(VENV)/.has-dev
 
 test-slow: $(VENV)/.has-all $(VENV)/.has-dev
 	$(BIN)/python -m pytest -m slow $(ARGS_TEST)
+
+kills: $(VENV)/.has-all $(VENV)/.has-dev
+	$(BIN)/python -m tests.kills --kills $(or $(N),200)
 
 lint: $(VENV)/.has-dev
 	$(BIN)/ruff check . && $(BIN)/mypy
