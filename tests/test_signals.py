@@ -11,6 +11,7 @@ from core import signals
 from core.backend import BACKENDS
 from core.guard import guarded
 from core.signals import ENDING
+from core.worker import Crew
 from tests.commands import running, write_command
 from tests.planned import plan_flags, wait_until_gone, write_configs
 from tests.running import HANG, heed_signals, needs, only_error, train_flags, wait_for
@@ -84,6 +85,30 @@ def test_a_comparison_whose_workers_begin(data: Path, tmp_path: Path) -> None:
         code, _, err = ended(process)
         wait_until_gone(process.pid)
     assert (code, err) == (-signal.SIGINT, "error: interrupted\n")
+
+
+def test_a_crew_ends_workers_that_are_just_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[str] = []
+
+    class Fake:
+        def __init__(self, backend: str) -> None:
+            self.backend = backend
+            if backend == "late":
+                crew.stop()  # the signal comes here, in the main thread
+
+        def terminate(self) -> None:
+            killed.append(self.backend)
+
+        close = terminate
+
+    monkeypatch.setattr("core.worker.Worker", Fake)
+    crew = Crew()
+    for backend in ("early", "ended", "late"):
+        worker = crew.start(backend)
+        if backend == "ended":
+            crew.end(worker)
+            killed.clear()
+    assert killed == ["early", "late"]
 
 
 def begun(process: subprocess.Popen[str]) -> None:
