@@ -36,6 +36,7 @@ from tests.planned import CELLS, plan_flags, wait_until_gone, workers, write_con
 from tests.running import HANG, assert_same_run, content_of, environment, heed_signals, train_flags, write_pickle
 
 EPOCHS = ("--epochs", "60", "--patience", "60")
+MOST = 6  # kills of one run: then it may come to its end
 SEARCHED = ("--dataset", "mosi", "--text_hidden", "5", "--batch_size", "12", "--modalities", "audio,text", "--epochs",
             "30", "--trials", "5", "--jobs", "2", "--study", "s")
 
@@ -197,7 +198,8 @@ class Campaign:
         try:
             while True:
                 process = self._start(case, here)
-                victim = self._kill(case, process, here, begin, training) if self.done.total() < self.kills else ""
+                going_on = len(killed) < MOST and self.done.total() < self.kills
+                victim = self._kill(case, process, here, begin, training) if going_on else ""
                 out, err = process.communicate(timeout=HANG)
                 wait_until_gone(process.pid)
                 assert "Traceback" not in out + err, err
@@ -228,7 +230,7 @@ class Campaign:
         """Kill at a random moment; what was killed, and when. Nothing where it had ended before."""
         before, start = case.progress(here), time.monotonic()
         early = self.draw.random() < 1 / 6
-        moment = self.draw.uniform(0, begin) if early else self.draw.uniform(0, training / 3)
+        moment = self.draw.uniform(0, begin) if early else self.draw.uniform(0, training / MOST)
         who = self.draw.choice(["group", "command", "worker"] if case.crew else ["process"])
         if not early:  # the clock starts with the first epoch
             while process.poll() is None and case.progress(here) == before:
