@@ -2,6 +2,7 @@
 # make test    environment, then the fast suite over core and every backend
 # make test-cpus   the numerical tests as older CPUs and a busy machine run them   [ARGS_TEST="avx2 lowest busy"]
 # make kills   kill -9 at random moments, go on, compare   [N=200]
+# make fuzz    damaged inputs of every format   [N=2000 ARGS_FUZZ=]
 # make lint    ruff and mypy        make test-slow   the long studies        make clean   remove .venv
 SHELL := /bin/bash
 BACKEND ?= mindspore
@@ -13,7 +14,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES = setup.py constraints.txt
 
-.PHONY: train test test-cpus test-cpus-short test-slow kills lint docs clean
+.PHONY: train test test-cpus test-cpus-short test-slow kills fuzz lint docs clean
 .SECONDARY:
 
 train: $(VENV)/.has-$(BACKEND)
@@ -33,6 +34,9 @@ test-slow: $(VENV)/.has-all $(VENV)/.has-dev
 
 kills: $(VENV)/.has-all $(VENV)/.has-dev
 	$(BIN)/python -m tests.kills --kills $(or $(N),200)
+
+fuzz: $(VENV)/.has-dev
+	$(BIN)/python -m tests.fuzz --inputs $(or $(N),2000) $(ARGS_FUZZ)
 
 lint: $(VENV)/.has-dev
 	$(BIN)/ruff check . && $(BIN)/mypy

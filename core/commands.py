@@ -20,7 +20,7 @@ from core.data.ranges import outside
 from core.data.unlabelled import read_unlabelled
 from core.errors import RunFailed, UserError
 from core.files import write_json
-from core.flags import Parser, make_parser, read_values, read_yaml
+from core.flags import Parser, make_parser, read_saved, read_values
 from core.guard import guarded, resumable
 from core.losses import mean_loss
 from core.metrics import evaluate as all_metrics
@@ -83,9 +83,9 @@ def _start(backend: str, given: Given) -> tuple[Config, Path | None]:
     path = Path(given["resume"]) if given["resume"] else newest_run(make_config(values, origin), backend)
     if not os.path.isfile(path / "config.yaml"):
         raise UserError(f"--resume {path}: not a run folder (no config.yaml); give the path that the run printed")
-    saved = read_yaml(path / "config.yaml")
-    config = make_config({**saved, **values}, origin)
-    refuse_changes(config, make_config(saved))
+    saved = read_saved(path)
+    config = make_config({**saved.model_dump(mode="json"), **values}, origin)
+    refuse_changes(config, saved)
     return config, path
 
 

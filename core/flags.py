@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from core.config import Config
+from core.config import Config, make_config
 from core.errors import UserError
 from core.text import say, shown
 from core.yaml_files import load_mapping
@@ -108,6 +108,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
             hint = f"did you mean {near[0]!r}?" if near else "docs/configuration.md lists all keys"
             raise UserError(f"{path}: unknown key {shown(key)}; {hint}")
     return loaded
+
+
+def read_saved(folder: Path) -> Config:
+    """The configuration of a run, from its folder. Raises UserError naming the file and the key."""
+    path = folder / "config.yaml"
+    saved = read_yaml(path)
+    return make_config(saved, dict.fromkeys(saved, str(path)))
 
 
 def read_count(text: str, key: str, least: int = 1) -> int:

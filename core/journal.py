@@ -107,6 +107,8 @@ def open_journal(path: Path) -> JournalStorage:
 def _refuse_garbage_at_the_end(path: Path) -> None:
     """Optuna doesn't mind a last line that is no JSON, and would write behind it."""
     last = b""
+    if path.exists() and not path.is_file():
+        raise OSError("no regular file")
     if path.is_file():
         with open(path, "rb") as file:
             for line in file:

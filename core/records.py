@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from core.errors import UserError
+from core.files import read_bounded
 from core.text import shown
 
 T = TypeVar("T")
@@ -25,12 +26,9 @@ def read_record(path: Path, schema: TypeAdapter[T], way_out: str) -> T:
 def read_json(path: Path, way_out: str) -> Any:
     """Any JSON. Raises UserError naming the file where it can't be read or is none."""
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MOST_BYTES + 1)
+        raw = read_bounded(path, MOST_BYTES)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); {way_out}") from error
-    if len(raw) > MOST_BYTES:
-        raise UserError(f"{path}: has more than {MOST_BYTES} bytes; {way_out}")
     return parse_json(raw, str(path), way_out)
 
 

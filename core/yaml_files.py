@@ -58,7 +58,8 @@ def load_mapping(path: Path, called: str) -> dict[Any, Any]:
         _refuse_twice(node)
         loaded = loader.construct_document(node) if node else None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{called}: can't be read ({error}); give a YAML file") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{called}: can't be read ({reason}); give a YAML file") from error
     except yaml.YAMLError as error:
         raise UserError(f"{called}: is not YAML: {one_line(error)}; correct the file") from error
     except (ValueError, TypeError, AttributeError, LookupError) as error:  # PyYAML on tags that don't fit their values

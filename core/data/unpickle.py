@@ -249,6 +249,8 @@ def load_pickle(path: Path, way_out: str = "write it again with pickle.dump", da
     damaged = damaged or way_out
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise OSError("no regular file")  # a pipe would wait for its writer
         with open(path, "rb") as file:
             if size == 0:
                 raise UserError(f"{path}: the file is empty (0 bytes), expected a pickle; {damaged}")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.config import Config, make_config
+from core.config import Config
 from core.data import load_dataset
 from core.errors import UserError
-from core.flags import read_yaml
+from core.flags import read_saved
 from core.models import InputDims, build_spec
 from core.records import read_record
 from core.tables.plan import Run, run_path
@@ -74,7 +74,7 @@ def split_finished(output: Path, runs: Sequence[Run], fingerprints: dict[tuple[A
 
 
 def _check_config(path: Path, config: Config) -> None:
-    for key, (then, now) in config.changes(make_config(read_yaml(path / "config.yaml"))).items():
+    for key, (then, now) in config.changes(read_saved(path)).items():
         raise UserError(f"{path}: this run was made with {key} = {json.dumps(then)}, now {json.dumps(now)}; "
                         "give another --output, or remove the folder")
 

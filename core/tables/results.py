@@ -4,6 +4,7 @@ The records hold all planned jobs. No function here or after it leaves one out b
 """
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy.typing as npt
 import pandas
 
 from core.config import make_config
-from core.errors import UserError
+from core.errors import UserError, one_line
+from core.files import read_bounded
 from core.metrics import Value
-from core.records import check_record, parse_json, read_record
+from core.records import MOST_BYTES, check_record, parse_json, read_record
 from core.tables.plan import Job, load_plan, run_path
 from core.text import printable
 from core.written import BEGAN, FAILURES, HISTORY, METRICS
@@ -59,7 +61,7 @@ class Run:
         """epoch, train_loss, valid_loss: one row per epoch. Raises UserError when it can't be read."""
         path = self.path / "history.jsonl"
         try:
-            lines = path.read_bytes().splitlines()
+            lines = read_bounded(path, MOST_BYTES).splitlines()
         except OSError as error:
             raise UserError(f"{path}: can't be read ({_reason(error)}); {AGAIN}") from error
         rows = [parse_json(line, f"{path}: line {number}", AGAIN) for number, line in enumerate(lines, 1)]
@@ -69,7 +71,7 @@ class Run:
         """predictions_test.csv: outputs and labels in row order. Raises UserError when it can't be read."""
         path = self.path / "predictions_test.csv"
         try:
-            return pandas.read_csv(path, float_precision="round_trip")
+            return pandas.read_csv(io.BytesIO(read_bounded(path, MOST_BYTES)), float_precision="round_trip")
         except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
             raise UserError(f"{path}: can't be read ({_reason(error)}); {AGAIN}") from error
 
@@ -77,9 +79,9 @@ class Run:
         """Columns of predictions_test.csv, (N,) each. Raises UserError for one that is missing or isn't all numbers."""
         frame, found = self.predictions(), []
         for name in names:
-            column = frame[name] if name in frame else pandas.Series([], dtype=float)
-            values = pandas.to_numeric(column, errors="coerce").to_numpy(np.float64)
-            if not len(values) or not (np.abs(values) < MOST).all():
+            column = frame[name].to_numpy() if name in frame else np.empty(0)
+            values = column.astype(np.float64) if column.dtype.kind in "iuf" else np.empty(0)  # text stays what it is:
+            if not len(values) or not (np.abs(values) < MOST).all():  # pandas.to_numeric dies of 5000 digits
                 raise UserError(f"{self.path / 'predictions_test.csv'}: has no column {name!r} of finite numbers; "
                                 f"{AGAIN}")
             found.append(values)
@@ -165,4 +167,4 @@ def _read_run(path: Path) -> Run | None:
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the path that an operating system's error repeats."""
-    return str(getattr(error, "strerror", None) or error)
+    return getattr(error, "strerror", None) or one_line(error)
