@@ -137,8 +137,8 @@ def test_a_found_cell_says_how_it_was_found(path: Path) -> None:
     for key, choices in space.items():
         assert loaded[key] in choices, f"{path}: {key} = {loaded[key]!r} was never searched"
     header = " ".join(line.removeprefix("# ") for line in header_of(path))
-    for words in ("python -m core.search --dataset mosi", "--trials 200", "validation loss",
-                  "The test split was not read", "fingerprint", "not the published mosi.pkl"):
+    for words in ("python -m core.search --dataset mosi", "--trials ", "--confirm 8x5", "validation loss", "Verdict: ",
+                  "The test split was not read", "fingerprint", "not the published file"):
         assert words in header, f"{path}: the header does not say {words!r}"
 
 
