@@ -34,7 +34,6 @@ def guarded(argv: Sequence[str], action: Callable[[], None]) -> int:
                 if end.code:
                     raise
             output.flush()
-        output.check()
         if signals.received():  # what was raised got lost
             raise KeyboardInterrupt
         return 0
@@ -62,40 +61,33 @@ def resumable(way_on: Callable[[], str]) -> Iterator[None]:
 
 
 class Output:
-    """A stream whose errors say that it is the output. After the first one, what is written to it goes nowhere."""
+    """A stream whose errors say that it is the output: after the first one, every call raises OutputLost."""
 
     def __init__(self, stream: Any) -> None:
         if isinstance(getattr(stream, "buffer", None), io.RawIOBase):  # python -u: lines lost in a full pipe, silently
             stream = open(stream.fileno(), "w", 1, stream.encoding, stream.errors, closefd=False)  # noqa: SIM115
         self._stream = stream
-        self._lost: OutputLost | None = None
+        self._lost = ""
 
     def write(self, text: str) -> int:
-        """Write `text`. Raises OutputLost, once."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Raises OutputLost, once."""
         self._try(self._stream.flush)
-
-    def check(self) -> None:
-        """Raises OutputLost when something could not be written, wherever that was heard."""
-        if self._lost:
-            raise self._lost
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def _try(self, action: Callable[[], object]) -> None:
-        if self._lost:
-            return
-        try:
-            action()
-        except OSError as error:  # no reader any more, no space, a full pipe that doesn't block
-            self._lost = OutputLost(f"stdout: can't be written ({error.strerror})")
-            _point_nowhere(self._stream)
-            raise self._lost from error
+        if not self._lost:
+            try:
+                action()
+                return
+            except OSError as error:  # no reader any more, no space, a full pipe that doesn't block
+                self._lost = f"stdout: can't be written ({error.strerror})"
+                _point_nowhere(self._stream)
+        raise OutputLost(self._lost)
 
 
 def _point_nowhere(stream: Any) -> None:

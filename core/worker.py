@@ -25,6 +25,7 @@ from core.errors import RunFailed, UserError
 from core.models import InputDims, build_spec
 
 Listener = Callable[[Any], None]
+NAME = "lmf-worker-"
 _parent: Connection | None = None  # set in a worker process
 
 
@@ -48,7 +49,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, child = context.Pipe()
         self._scratch = tempfile.TemporaryDirectory(prefix=f"lmf-{backend}-", ignore_cleanup_errors=True)
-        self._process = context.Process(target=_serve, args=(child, backend, self._scratch.name), daemon=True)
+        self._process = context.Process(target=_serve, args=(child, backend, self._scratch.name),
+                                        name=f"{NAME}{backend}", daemon=True)
         with signals.blocked():
             resource_tracker.ensure_running()  # its first start unblocks two of the signals
         with signals.blocked():  # they are for the parent, which ends its workers
@@ -154,7 +156,8 @@ def _kill_workers() -> None:
     blocked, and wait.
     """
     for process in multiprocessing.active_children():
-        process.kill()
+        if process.name.startswith(NAME):
+            process.kill()
 
 
 def tell(news: Any) -> None:

@@ -55,13 +55,17 @@ def test_what_is_written_at_the_end_counts(line: str, tmp_path: Path) -> None:
 
 
 def test_what_a_thread_writes_counts(tmp_path: Path) -> None:
+    """Who writes next hears of it too: a search with many workers comes to its end."""
     tiny = write_command(tmp_path, "from concurrent.futures import ThreadPoolExecutor",
-                         "with ThreadPoolExecutor(1) as pool: pool.submit(print, 'x', flush=True)")
-    stdout = broken_pipe()
-    with running(tmp_path, tiny, stdout=stdout) as process:
-        os.close(stdout)
-        _, err = process.communicate(timeout=HANG)
-    assert (process.returncode, err) == (1, "error: stdout: can't be written (Broken pipe)\n")
+                         "with ThreadPoolExecutor(1) as pool: pool.submit(print, 'x', flush=True)",
+                         "if len(sys.argv) > 1:", "    print('y', flush=True)", "    open('went_on', 'w').close()")
+    for flags in ((), ("--another",)):
+        stdout = broken_pipe()
+        with running(tmp_path, tiny, *flags, stdout=stdout) as process:
+            os.close(stdout)
+            _, err = process.communicate(timeout=HANG)
+        assert (process.returncode, err) == (1, "error: stdout: can't be written (Broken pipe)\n")
+    assert not (tmp_path / "went_on").exists()
 
 
 def test_streams_that_are_closed(tmp_path: Path) -> None:
