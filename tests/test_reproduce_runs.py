@@ -130,7 +130,7 @@ def test_a_cell_that_fails(tmp_path: Path) -> None:
     assert out.count(": failed: epoch ") == 2 and len(run_names(out)) == 2
     failed = json.loads((output / "failures.json").read_text())
     assert [(entry["cell"], entry["seed"]) for entry in failed] == [("vivid", 1), ("vivid", 2)]
-    assert all("\n" not in entry["error"] and "lower learning_rate" in entry["error"] for entry in failed)
+    assert all("\n" not in entry["error"] and "the validation data is at fault" in entry["error"] for entry in failed)
     assert len(list(output.glob("runs/*/metrics.json"))) == 2
 
 
