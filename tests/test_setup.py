@@ -16,8 +16,7 @@ from tests.running import ROOT
 FILES = ("model", "optimizer", "precision", "state", "session", "deployment", "train", "evaluate", "infer",
          "export")
 # MindSpore has no mixed precision here yet, and its parameters are no named views: the state is cut from flat ones.
-LACKING = {("mindspore", "precision"): {"autocast", "unscale", "bfloat16_lstm_problem"},
-           ("paddle", "precision"): {"bfloat16_lstm_problem"},
+LACKING = {("mindspore", "precision"): {"autocast", "unscale"},
            ("mindspore", "state"): {"named_tensors", "read", "write"}}
 PREFIXES = {"torch": "Torch", "mindspore": "MindSpore", "paddle": "Paddle"}
 
