@@ -50,10 +50,13 @@ if __name__ == "__main__":
 
 @contextlib.contextmanager
 def running(folder: Path, module: str, *flags: str, prepare: Any = heed_signals, stdout: int = subprocess.PIPE,
-            **extra: str) -> Iterator[subprocess.Popen[str]]:
-    """`python -m module` as the leader of a process group, with HOOK; what is left of the group is killed."""
+            hook: str = HOOK, **extra: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m module` as leader of a process group, as a terminal starts it; what is left of the group is killed.
+
+    Python imports the code `hook` by itself, in the command and in its workers.
+    """
     (folder / "hook").mkdir(exist_ok=True)
-    (folder / "hook" / "sitecustomize.py").write_text(HOOK)
+    (folder / "hook" / "sitecustomize.py").write_text(hook)
     paths = os.pathsep.join([str(folder / "hook"), str(folder)])
     process = subprocess.Popen([sys.executable, "-m", module, *flags], cwd=folder, text=True, stdout=stdout,
                                stderr=subprocess.PIPE, start_new_session=True, preexec_fn=prepare,

@@ -1,20 +1,18 @@
 """Running `python -m core.reproduce` in a process of its own, on a plan of three small POM cells."""
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from core.tables.plan import Job
 from core.tables.request import parser, read_request
-from tests.running import HANG, environment, heed_signals, wait_for
+from tests.commands import running
+from tests.running import HANG, wait_for
 
 SIZES = "audio_hidden: 4\nvideo_hidden: 3\ntext_hidden: 5\nbatch_size: 10\n"
 CELLS = {"confident": "rank: 2\n", "passionate": "rank: 2\n", "vivid": "rank: 3\n"}  # the first two share their runs
@@ -51,22 +49,9 @@ def plan_flags(configs: Path, data: Path, output: Path, *flags: str) -> list[str
             str(EPOCHS), "--configs", str(configs), "--data_dir", str(data), "--output", str(output), *flags]
 
 
-@contextlib.contextmanager
-def started(folder: Path, *flags: str, **extra: str) -> Iterator[subprocess.Popen[str]]:
-    """The command as the leader of a process group, as a terminal starts it; what is left of the group is killed."""
-    (folder / "hook").mkdir(exist_ok=True)
-    (folder / "hook" / "sitecustomize.py").write_text(DIE)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "core.reproduce", *flags], cwd=folder, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, start_new_session=True,
-        env=environment(folder, {"PYTHONPATH": str(folder / "hook"), **extra}),
-        preexec_fn=heed_signals)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+def started(folder: Path, *flags: str, **extra: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """The command, with DIE in it and in its workers."""
+    return running(folder, "core.reproduce", *flags, hook=DIE, **extra)
 
 
 def reproduce(folder: Path, *flags: str, code: int = 0, **extra: str) -> tuple[str, str]:
