@@ -16,7 +16,7 @@ from core.data import Dataset, load_dataset, manifest, store
 from core.errors import UserError
 from core.files import remove_leftovers
 from tests.data_samples import config_for, content_of, one_line, write
-from tests.test_checkpoint import flipped
+from tests.test_checkpoint_damage import flipped
 from tests.test_data_store import loads
 
 KINDS = {"tensors": "mosi-*.safetensors", "manifest": "mosi.manifest.json", "note": "mosi.verified.json"}
