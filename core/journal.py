@@ -105,15 +105,15 @@ def open_journal(path: Path) -> JournalStorage:
 
 
 def _refuse_garbage_at_the_end(path: Path) -> None:
-    """Optuna doesn't mind a last line that is no JSON, and would write behind it."""
+    """Optuna doesn't mind a last whole line that is no JSON, and would write behind it."""
     last = b""
     if path.exists() and not path.is_file():
         raise OSError("no regular file")
     if path.is_file():
         with open(path, "rb") as file:
             for line in file:
-                last = line
-    if last.endswith(b"\n"):
+                last = line if line.endswith(b"\n") else last
+    if last:
         json.loads(last)
 
 
@@ -150,11 +150,12 @@ def check_study(study: optuna.Study, place: str) -> optuna.Study:
 
 
 def check_trials(study: optuna.Study, space: Space, place: str) -> None:
-    """Raises UserError where a finished trial of a search has another setting than one of `space`, or lacks a fact."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        choices = {key: list(one.choices) for key, one in trial.distributions.items()
-                   if isinstance(one, CategoricalDistribution)}
-        facts = {"seed", "best_epoch"} if trial.state == TrialState.COMPLETE else {"seed"}
-        if choices != space or set(trial.params) != set(space) or not facts <= set(trial.user_attrs):
+    """Raises UserError where a trial was drawn from another space, or a finished one lacks a key or a fact."""
+    drawn = {key: CategoricalDistribution(choices) for key, choices in space.items()}
+    for trial in study.get_trials(deepcopy=False):
+        finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        facts = {"seed", "best_epoch"} if trial.state == TrialState.COMPLETE else {"seed"} if finished else set()
+        whole = trial.distributions == drawn if finished else trial.distributions.items() <= drawn.items()
+        if not whole or set(trial.params) != set(trial.distributions) or not facts <= set(trial.user_attrs):
             raise UserError(f"--storage {place}: study {study.study_name}, trial {trial.number}: isn't one of this "
-                            f"search (its setting or its {' and '.join(sorted(facts))}); {AGAIN}")
+                            f"search (its setting{' or its ' * bool(facts)}{' or '.join(sorted(facts))}); {AGAIN}")

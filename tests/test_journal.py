@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 
 from core.config import make_config
 from core.data import load_dataset
-from core.errors import RunFailed
-from core.journal import Journal
+from core.errors import RunFailed, UserError
+from core.journal import Journal, open_journal
 from core.search import main
 from core.search_space import search_space
 from core.search_worker import Task, base_config, note, open_study
@@ -59,9 +59,17 @@ def edited(change: Callable[[dict[str, Any]], None], operation: int) -> Callable
     return edit
 
 
+def other_space(raw: bytes) -> bytes:
+    """The trials run still, and the first was drawn from other choices: Optuna goes by the first."""
+    lines = [log for line in raw.splitlines() if (log := json.loads(line))["op_code"] != 6]
+    next(log for log in lines if log["op_code"] == 5)["distribution"] = OTHER
+    return b"".join(json.dumps(log).encode() + b"\n" for log in lines)
+
+
+OTHER = '{"name": "CategoricalDistribution", "attributes": {"choices": [4, 8, 16, 32, 64, 128, 256]}}'
 DAMAGES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("another file", lambda raw: b"a,b\n1,2\n", "the journal is damaged (JSONDecodeError"),
-    ("another file without an end", lambda raw: b"a,b\n1,2", "'1,2' is not finished"),
+    ("another file without an end", lambda raw: b"1,2", "'1,2' is not finished"),
     ("a pickle", lambda raw: b"\x80\x04}.", "the journal is damaged"),
     ("garbage in the midst", lambda raw: raw.replace(b'{"op_code":4', b'{"op_co', 1), "of the journal is damaged"),
     ("garbage at the end", lambda raw: raw + b"garbage\n", "the journal is damaged (JSONDecodeError"),
@@ -78,6 +86,8 @@ DAMAGES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("another distribution", edited(lambda log: log.update(distribution="{}"), 5), "of the journal is damaged"),
     ("a fact of another type", edited(lambda log: log.update(user_attr={"pid": "4"}), 8), "(pid = '4'"),
     ("a setting of another space", lambda raw: raw.replace(b'"batch_size"', b'"bunch_size"'), "isn't one of"),
+    ("another space of a trial that runs", other_space, "isn't one of"),
+    ("garbage and half a line", lambda raw: raw + b'garbage\n{"op_code":4', "the journal is damaged (JSONDecodeError"),
     ("two directions", lambda raw: raw.replace(b'"directions":[1]', b'"directions":[1,2]'), "doesn't minimise"),
 ]
 
@@ -90,6 +100,15 @@ def test_a_damaged_journal_gets_one_line(damage: Callable[[bytes], bytes], words
     flags = ["--dataset", "mosi", "--modalities", "audio", "--data_dir", str(data), "--study", "s", "--trials", "2"]
     assert main([*flags, "--storage", str(path), "--confirm", "none"]) == 2
     only_error(capsys.readouterr().err, f"--storage {path}", words, "another --storage")
+
+
+@pytest.mark.parametrize("raw", [b"a,b\n1,2\n", b"a,b\n1,2", b"1,2", b"{}\n[1", b"x" * 10**6])
+def test_another_file_stays_as_it_is(raw: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match="is damaged"):
+        open_journal(path)
+    assert path.read_bytes() == raw
 
 
 def test_half_a_line_is_cut_off(journal: Path, tmp_path: Path) -> None:
