@@ -92,7 +92,7 @@ def test_nothing_cleaned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         return values, {"nan": int(bad.sum()), "posinf": 0, "neginf": 0}
 
     monkeypatch.setattr("core.data.readers.clean", default)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         fails(test_data_readers.test_cleaning_counts, tmp_path, match="posinf")
 
 
