@@ -174,6 +174,7 @@ class Campaign:
     draw: random.Random
     done: Counter[str] = field(default_factory=Counter)  # case -> kills
     how: Counter[str] = field(default_factory=Counter)  # what was killed, and when -> kills
+    attempts: int = 0
     differences: list[str] = field(default_factory=list)
 
     def whole(self, case: Case) -> tuple[Path, float, float]:
@@ -192,7 +193,8 @@ class Campaign:
 
     def attempt(self, case: Case, whole: Path, begin: float, training: float) -> None:
         """One run with its kills, to its end."""
-        here = whole.with_name(f"killed-{len(list(whole.parent.iterdir()))}")
+        self.attempts += 1  # no folder twice: a case remembers by its folder what it has seen
+        here = whole.with_name(f"killed-{self.attempts}")
         here.mkdir()
         killed: list[str] = []
         try:
