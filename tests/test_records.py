@@ -30,6 +30,7 @@ DAMAGES: list[tuple[str, Callable[[str], str], str]] = [
     ("plan.json", lambda text: text.replace('"seed": 1,', '"seed": 2,', 1), "contradicts itself"),
     ("plan.json", lambda text: text.replace('"backend": "torch"', '"backend": "jax"'), "contradicts itself"),
     ("plan.json", lambda text: text.replace('"run": "', '"run": "../'), "contradicts itself"),
+    ("plan.json", lambda text: text.replace('"run": "', '"run": "' + "a" * 5000), "contradicts itself"),
     ("plan.json", lambda text: text.replace('"table": "mosi"', '"table": "\\u001b[31m"'), r"\x1b[31m"),
     ("plan.json", lambda text: text.replace('"dataset": "mosi"', '"dataset": 5'), "has dataset = 5"),
     ("failures.json", lambda text: "{}", "isn't what was written there"),

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from core.backend import BACKENDS
-from core.config import Config, make_config
+from core.config import LONGEST_NAME, Config, make_config
 from core.errors import UserError
 from core.files import naming_errors, write_json
 from core.lock import FolderLock
@@ -186,7 +186,8 @@ def _check_job(path: Path, job: Job) -> None:
     said = (job.table, job.model, job.modalities, job.seed, job.data)
     meant = (config.dataset, config.model, config.modalities, config.seed, config.data)
     if said != meant or job.cell not in CELLS[job.table] or job.backend not in BACKENDS \
-            or job.run in ("", ".", "..") or not set(job.run).isdisjoint("/\\") or not job.run.isprintable():
+            or job.run in ("", ".", "..") or not set(job.run).isdisjoint("/\\") or not job.run.isprintable() \
+            or len(job.run.encode()) > LONGEST_NAME:
         raise UserError(f"{path}: is not a plan, the job of {shown(job.run)} contradicts itself "
                         f"({shown(job.cell)} of {shown(said)} in {shown(job.backend)}, its values say {meant}); {ANEW}")
 
