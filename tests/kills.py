@@ -10,6 +10,7 @@ command with workers, the whole group is killed, or the command alone, or one wo
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -126,7 +127,7 @@ class Search(Case):
             return
         now = {trial.number: trial for trial in study.trials if trial.state.is_finished()}
         for number, trial in self.seen.get(here, {}).items():
-            assert now.get(number) == trial, f"trial {number} was {trial}, is {now.get(number)}"
+            assert now.get(number) == trial, f"trial {number} was {told(trial)}, is {told(now.get(number))}"
         self.seen[here] = now
 
     def compare(self, here: Path, whole: Path) -> None:
@@ -141,11 +142,18 @@ class Search(Case):
                 losses: dict[int, float] = {}
                 worker.run("tests.kills:again", task, trial.number, trial.params,
                            listener=lambda news, losses=losses: losses.update({news[2]: news[3]}))
-                assert all(losses[epoch] == loss for epoch, loss in trial.intermediate_values.items()), trial
+                assert all(losses[epoch] == loss for epoch, loss in trial.intermediate_values.items()), \
+                    f"{told(trial)}, again {losses}"
                 if trial.state.name == "COMPLETE":
                     assert losses.keys() == trial.intermediate_values.keys() and trial.value == min(losses.values())
         finally:
             worker.close()
+
+
+def told(trial: Any) -> str:
+    """What a difference says of a trial."""
+    return f"{trial.state.name} {trial.value} {trial.intermediate_values} {trial.params} {trial.user_attrs}" \
+        if trial else "gone"
 
 
 def again(task: Task, number: int, params: dict[str, Any]) -> float:
@@ -172,6 +180,7 @@ class Campaign:
     work: Path
     kills: int
     draw: random.Random
+    numbers: Iterator[int] = field(default_factory=itertools.count)
     done: Counter[str] = field(default_factory=Counter)  # case -> kills
     how: Counter[str] = field(default_factory=Counter)  # what was killed, and when -> kills
     attempts: int = 0
