@@ -59,6 +59,12 @@ class Lab:
         return make_plan(self.spec, 3, epoch, rows, batch_size, self.config.precision)
 
 
+def dims_of(config: Config) -> InputDims:
+    """Widths of the modalities that are there."""
+    sizes = {m: SIZES[m] * (m in config.modalities) for m in ("audio", "video", "text")}
+    return InputDims(**sizes, steps=SIZES["steps"] * ("text" in config.modalities))
+
+
 def make_arrays(spec: ModelSpec, dtype: str, rows: int = ROWS) -> dict[str, Array]:
     """Random features and labels; audio has a constant channel, as the published data has."""
     draw = np.random.default_rng(5)
@@ -94,8 +100,7 @@ def open_lab(workers: dict[str, Worker]) -> Any:
             workers[backend] = Worker(backend)
         values = {**CASES[case], "precision": precision}
         config = make_config(values)
-        sizes = {m: SIZES[m] * (m in config.modalities) for m in ("audio", "video", "text")}
-        dims = InputDims(**sizes, steps=SIZES["steps"] * ("text" in config.modalities))
+        dims = dims_of(config)
         spec = build_spec(config, dims)
         session = workers[backend].open(f"{role} {precision} {case}", values, dims)
         arrays = make_arrays(spec, precision)

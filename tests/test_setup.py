@@ -13,7 +13,7 @@ import pytest
 from core.backend import BACKENDS
 from tests.running import ROOT
 
-FILES = ("model", "optimizer", "precision", "state", "session", "deployment", "train", "evaluate", "infer",
+FILES = ("lmf", "model", "optimizer", "precision", "state", "session", "deployment", "train", "evaluate", "infer",
          "export")
 # MindSpore has no mixed precision here yet, and its parameters are no named views: the state is cut from flat ones.
 LACKING = {("mindspore", "precision"): {"autocast", "unscale"},
