@@ -3,7 +3,7 @@
 The subnet of each modality m gives h_m, and z_m = [1; h_m]. With R factors W_m^r per modality the output is
 y = b + sum_r w_r (z_audio W_audio^r) * (z_video W_video^r) * (z_text W_text^r), element by element (equation 8).
 `mindspore.load_checkpoint(file, lmf)` takes the MindSpore port's files, `lmf.load` the original's tensors. All is
-float32: with float64, nn.LSTM computes in float32 and its gradients are noise, and nn.BatchNorm1d refuses it.
+float32: on the CPU a float64 nn.LSTM computes in float32, its gradients are noise, and nn.BatchNorm1d refuses.
 
     >>> lmf = LMF(rank=4, output_dim=1, audio=SubNet(74, 8, dropout=0.3), video=SubNet(35, 4, dropout=0.3),
     ...           text=TextSubNet(300, 64, 32, dropout=0.5)).set_train()  # a cell begins in evaluation
@@ -48,7 +48,7 @@ class TextSubNet(nn.Cell):
 
     def __init__(self, width: int, lstm: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.rnn = nn.LSTM(width, lstm, batch_first=True)
+        self.rnn = nn.LSTM(width, lstm, batch_first=True)  # gates i, f, g, o, with two biases, as torch
         self.dropout, self.linear_1 = nn.Dropout(p=dropout), nn.Dense(lstm, hidden)
 
     def construct(self, x: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ y = b + sum_r w_r (z_audio W_audio^r) * (z_video W_video^r) * (z_text W_text^r),
     >>> lmf = LMF(rank=4, output_dim=1, audio=SubNet(74, 8, dropout=0.3), video=SubNet(35, 4, dropout=0.3),
     ...           text=TextSubNet(300, 64, 32, dropout=0.5))  # or any of the three
     >>> output = lmf(audio=paddle.rand([16, 74]), video=paddle.rand([16, 35]), text=paddle.rand([16, 20, 300]))
-    >>> loss = F.l1_loss(output, paddle.rand([16, 1]), reduction="sum")
-    >>> loss.backward()
+    >>> F.l1_loss(output, paddle.rand([16, 1]), reduction="sum").backward()
 """
 import paddle
 import paddle.nn.functional as F
@@ -17,11 +16,12 @@ from paddle import Tensor, nn
 
 def linear(width: int, out: int) -> nn.Linear:
     """Weights and biases drawn as torch draws them: Paddle's own are Xavier's, and 0."""
-    return nn.Linear(width, out, *[nn.initializer.Uniform(-(width**-0.5), width**-0.5)] * 2)
+    draw = nn.initializer.Uniform(-(width**-0.5), width**-0.5)
+    return nn.Linear(width, out, draw, draw)
 
 
 class BatchNorm(nn.BatchNorm1D):
-    """torch's: Paddle's own keeps a biased variance, rounds eps to float32, and passes a single row through."""
+    """By torch's rule: Paddle's own keeps a biased variance, rounds eps to float32, and passes a single row through."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean, var, rows = self._mean, self._variance, len(x)  # (A,)

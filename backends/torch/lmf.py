@@ -33,7 +33,7 @@ class SubNet(nn.Module):
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.norm = BatchNorm(width)
+        self.norm = BatchNorm(width)  # eps 1e-5, momentum 0.1, unbiased running variance
         self.drop = nn.Dropout(dropout)
         self.linear_1 = nn.Linear(width, hidden)
         self.linear_2 = nn.Linear(hidden, hidden)
@@ -51,7 +51,7 @@ class TextSubNet(nn.Module):
 
     def __init__(self, width: int, lstm: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.rnn = nn.LSTM(width, lstm, batch_first=True)
+        self.rnn = nn.LSTM(width, lstm, batch_first=True)  # gates i, f, g, o, with two biases
         self.dropout = nn.Dropout(dropout)
         self.linear_1 = nn.Linear(lstm, hidden)
 
