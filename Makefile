@@ -3,6 +3,7 @@
 # make test-cpus   the numerical tests as older CPUs and a busy machine run them   [ARGS_TEST="avx2 lowest busy"]
 # make kills   kill -9 at random moments, go on, compare   [N=200]
 # make fuzz    damaged inputs of every format   [N=2000 ARGS_FUZZ=]
+# make against    the results of an earlier commit, bit for bit   COMMIT= [ARGS_AGAINST="--datasets pom"]
 # make lint    ruff and mypy        make test-slow   the long studies        make clean   remove .venv
 SHELL := /bin/bash
 BACKEND ?= mindspore
@@ -14,7 +15,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES = setup.py constraints.txt
 
-.PHONY: train test test-cpus test-cpus-short test-slow kills fuzz lint docs clean
+.PHONY: train test test-cpus test-cpus-short test-slow kills fuzz against lint docs clean
 .SECONDARY:
 
 train: $(VENV)/.has-$(BACKEND)
@@ -37,6 +38,9 @@ kills: $(VENV)/.has-all $(VENV)/.has-dev
 
 fuzz: $(VENV)/.has-dev
 	$(BIN)/python -m tests.fuzz --inputs $(or $(N),2000) $(ARGS_FUZZ)
+
+against: $(VENV)/.has-all $(VENV)/.has-dev
+	$(BIN)/python -m tests.against $(COMMIT) $(ARGS_AGAINST)
 
 lint: $(VENV)/.has-dev
 	$(BIN)/ruff check . && $(BIN)/mypy

@@ -199,15 +199,18 @@ def chosen(text: str | None, known: Sequence[str], flag: str) -> list[str]:
     return names
 
 
-def main(argv: Sequence[str]) -> None:
-    """Raises RunFailed when anything differs that should not."""
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.against", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit", metavar="COMMIT")
     for flag, known in (("backends", BACKENDS), ("models", MODELS), ("datasets", BATCHES), ("precisions", DRIFT)):
         parser.add_argument(f"--{flag}", metavar="NAMES", help=f"comma-separated [{','.join(known)}]")
     parser.add_argument("--data_dir", type=Path, help="real data: those data sets whose pickles are there [synthetic]")
-    given = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(given: argparse.Namespace) -> None:
+    """Raises RunFailed when anything differs that should not."""
     have = [name for name in BATCHES if given.data_dir is None or (given.data_dir / f"{name}.pkl").is_file()]
     wanted = [chosen(given.backends, list(BACKENDS), "backends"), chosen(given.models, list(MODELS), "models"),
               chosen(given.datasets, have, "datasets"), chosen(given.precisions, list(DRIFT), "precisions")]
@@ -252,4 +255,5 @@ def compare_all(todo: Sequence[Cell], tree: Path, work: Path, data_dir: Path | N
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # away with the worktree then, too
-    sys.exit(guarded(sys.argv[1:], lambda: main(sys.argv[1:])))
+    arguments = parsed(sys.argv[1:])
+    sys.exit(guarded(sys.argv[1:], lambda: main(arguments)))
