@@ -160,12 +160,13 @@ def compare(cell: Cell, old: Tree, new: Tree, here: Path) -> tuple[list[str], li
     return same, differs
 
 
-def cells(backends: Sequence[str], models: Sequence[str], datasets: Sequence[str], precisions: Sequence[str]
-          ) -> Iterator[Cell]:
+def cells(backends: Sequence[str], models: Sequence[str], datasets: Sequence[str], precisions: Sequence[str],
+          modalities: str | None) -> Iterator[Cell]:
     for backend in backends:
         for precision in precisions:
             for dataset in datasets:
-                flags = ("--dataset", dataset, "--batch_size", BATCHES[dataset], "--precision", precision, *SMALL)
+                flags = ("--dataset", dataset, "--batch_size", BATCHES[dataset], "--precision", precision, *SMALL,
+                         *(("--modalities", modalities) if modalities else ()))
                 named = {model: (model, MODELS[model]) for model in models}
                 if (dataset, precision) == (datasets[0], precisions[0]):
                     named |= {name: more for name, more in MORE.items() if more[0] in models}
@@ -206,6 +207,7 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     for flag, known in (("backends", BACKENDS), ("models", MODELS), ("datasets", BATCHES), ("precisions", DRIFT)):
         parser.add_argument(f"--{flag}", metavar="NAMES", help=f"comma-separated [{','.join(known)}]")
     parser.add_argument("--data_dir", type=Path, help="real data: those data sets whose pickles are there [synthetic]")
+    parser.add_argument("--modalities", help="for data of which one can't be used: real POM without its text [all]")
     return parser.parse_args(argv)
 
 
@@ -221,7 +223,7 @@ def main(given: argparse.Namespace) -> None:
     kept: list[str] = []
     try:
         with worktree(given.commit, work / "tree") as tree:
-            kept = compare_all(list(cells(*wanted)), tree, work, given.data_dir)
+            kept = compare_all(list(cells(*wanted, given.modalities)), tree, work, given.data_dir)
     finally:
         if not kept:
             shutil.rmtree(work)
