@@ -109,7 +109,8 @@ def test_cells_and_names() -> None:
 
 
 def test_no_worktree_is_left(tmp_path: Path) -> None:
-    if not shutil.which("git") or subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True).returncode:
+    git = ["git", "rev-parse", "--verify", "HEAD"]
+    if not shutil.which("git") or subprocess.run(git, cwd=ROOT, capture_output=True).returncode:
         pytest.skip("no git, or not a checkout")
 
     def listed() -> str:
