@@ -1,7 +1,7 @@
 """The rungs, climbed by every backend on the user's own configuration and data, each held to the same judge.
 
 That is the float64 oracle and its rules, so that whoever differs is the one that is wrong, torch too. Whole epochs have
-no oracle: there the middle of three or more judges. parity_tests/ holds the same rungs as tests, on small shapes.
+no oracle: there the middle of three or more judges. parity_tests/test_rungs.py climbs the same rungs on small shapes.
 """
 from __future__ import annotations
 
@@ -72,10 +72,11 @@ class Subject:
 
 
 def subject(backend: str, session: Any, decaying: Any, ground: Ground) -> Subject:
-    """Put the rows into both sessions and make them ready."""
+    """Put the rows into both sessions and make them ready. Where DECAY is configured anyway, one session is both."""
     session.load_data("train", ground.train)
     session.load_data("valid", ground.valid)
-    decaying.load_data("train", ground.decaying.train)
+    if decaying is not session:
+        decaying.load_data("train", ground.decaying.train)
     return Subject(backend, session, decaying, ground)
 
 
@@ -91,46 +92,79 @@ def _gaps(got: Tensors, want: Tensors, sizes: Mapping[str, Array | float | None]
     return {**gaps, **{name: Gap(problem="is unexpected") for name in got if name not in want}}
 
 
+def _exact(got: Tensors, want: Tensors) -> Gaps:
+    """A gap per tensor, to which nothing is allowed; another dtype is a difference."""
+    wrong = {name: f"dtype {got[name].dtype}, expected {value.dtype}" for name, value in want.items()
+             if name in got and got[name].dtype != value.dtype}
+    return {**_gaps(got, want, {}), **{name: Gap(problem=words) for name, words in wrong.items()}}
+
+
+def _tensors(state: State) -> Tensors:
+    """All of a state: weights under their names, moments, counters."""
+    kinds = {"exp_avg": state.exp_avg, "exp_avg_sq": state.exp_avg_sq}
+    moments = {f"{kind} {name}": value for kind, values in kinds.items() for name, value in values.items()}
+    counters = {"step": state.step, "loss scale": state.loss_scale, "good steps": state.good_steps}
+    return {**state.weights, **moments, **{name: np.asarray(value, np.float64) for name, value in counters.items()}}
+
+
+def looking(measure: Callable[[Subject], Gaps]) -> Callable[[Subject], Gaps]:
+    """A measure that leaves the state as it was; whatever it changes is a difference."""
+    def measured(one: Subject) -> Gaps:
+        gaps = measure(one)
+        after = _exact(_tensors(one.session.state()), _tensors(one.ground.state))
+        changed = [name for name, found in after.items() if found.exceeds(0)]
+        return {**gaps, **{name: Gap(problem="is changed by looking") for name in changed}}
+
+    return measured
+
+
 def sets(one: Subject) -> Gaps:
-    """Every parameter once, in the optimizer group of the specification."""
+    """Every parameter once, in the optimizer group of the specification, and no group beside those."""
     place = {p.name: p.group for p in one.ground.spec.trainable}
     groups = one.session.optimizer_groups()
     count = {name: sum(names.count(name) for names in groups.values()) for name in place}
-    found = {name: Gap() if count[name] == 1 and name in groups[group] else
+    found = {name: Gap() if count[name] == 1 and name in groups.get(group, ()) else
              Gap(problem=f"is {count[name]} times in a group, expected once in {group}")
              for name, group in place.items()}
     extra = {name for names in groups.values() for name in names} - place.keys()
-    return {**found, **{name: Gap(problem="is trained, and is no parameter") for name in sorted(extra)}}
+    unknown = groups.keys() - set(place.values())
+    return {**found, **{name: Gap(problem="is trained, and is no trained parameter") for name in sorted(extra)},
+            **{name: Gap(problem="is no group of the specification") for name in sorted(unknown)}}
 
 
 def init(one: Subject) -> Gaps:
-    """The same weights, bit for bit, after a way in and out."""
-    return _gaps(one.session.state().weights, one.ground.state.weights, {})
+    """The same weights, moments and counters, bit for bit, after a way in and out."""
+    return _exact(_tensors(one.session.state()), _tensors(one.ground.state))
 
 
+@looking
 def forward(one: Subject) -> Gaps:
     """Evaluation layer by layer."""
     return _held(one.session.forward(one.ground.batch, False), one.ground.evaluation)
 
 
+@looking
 def predict(one: Subject) -> Gaps:
-    """The outputs of the validation rows, as training asks for them; the state stays as it was."""
-    got = {"output": one.session.predict("valid")}
-    kept = _gaps(one.session.state().weights, one.ground.state.weights, {})
-    return {**_held(got, {"output": one.ground.predictions}),
-            **{name: Gap(problem="is changed by predicting") for name, found in kept.items() if found.exceeds(0)}}
+    """The outputs of the validation rows in row order, as training asks for them, in the precision of the run."""
+    got, precision = one.session.predict("valid"), one.ground.config.precision
+    if got.dtype != precision:
+        return {"output": Gap(problem=f"dtype {got.dtype}, expected {precision}")}
+    return _held({"output": got}, {"output": one.ground.predictions})
 
 
+@looking
 def loss(one: Subject) -> Gaps:
     """The summed training loss of a batch."""
     return _held({"loss": np.asarray(one.session.gradients(one.ground.batch)[0])}, {"loss": one.ground.loss})
 
 
+@looking
 def gradients(one: Subject) -> Gaps:
     """The gradient of every parameter."""
     return _held(one.session.gradients(one.ground.batch)[1], one.ground.gradients)
 
 
+@looking
 def train_mode(one: Subject) -> Gaps:
     """Train mode with dropout masks, layer by layer."""
     return _held(one.session.forward(one.ground.batch, True), one.ground.training)
@@ -148,6 +182,7 @@ def decay(one: Subject) -> Gaps:
 
 def _step(session: Any, ground: Ground) -> Gaps:
     """One step, link by link, each from what the session itself had before: what is off in one is not seen in the next.
+    Frozen weights stay as they were.
 
     The first moment is held to the session's own gradient, as closely as gradients are to the oracle's; the second to
     the gradient that the first one took in, and the weights to both moments: that leaves a few roundings.
@@ -159,6 +194,9 @@ def _step(session: Any, ground: Ground) -> Gaps:
     after: State = session.state()
     got: dict[str, Array] = {}
     want: Layers = {}
+    others = {"step": gap(np.asarray(after.step), np.asarray(before.step + 1))}
+    others.update({p.name: Gap(problem="is frozen, and moved") for p in ground.spec.group("frozen")
+                   if after.weights[p.name].tobytes() != before.weights[p.name].tobytes()})
     looser = GRADIENT[config.precision] / STEP[config.precision]
     for p in ground.spec.trainable:
         name = p.name
@@ -171,7 +209,7 @@ def _step(session: Any, ground: Ground) -> Gaps:
         want[name] = rules.stepped(p, config, before.weights[name], exp_avg, exp_avg_sq, before.step + 1)
         got.update({name: after.weights[name], f"exp_avg {name}": after.exp_avg[name],
                     f"exp_avg_sq {name}": after.exp_avg_sq[name]})
-    return _held(got, want)
+    return {**_held(got, want), **others}
 
 
 def statistics(one: Subject) -> Gaps:
