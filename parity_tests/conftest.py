@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from core.config import Config, make_config
 from core.models import InputDims, ModelSpec, build_spec
 from core.plan import Batch, EpochPlan, make_plan
 from core.randomness import Array
-from core.state import State, initial_state
+from core.state import State
 from core.worker import RemoteSession, Worker
+from parity import ladder
+from parity.ground import DECAY, Ground
 from parity_tests.divergences import assert_written, installed
+from parity_tests.states import SEED, STATES
 
-WIDTHS = {"audio_hidden": 5, "video_hidden": 3, "text_hidden": 6, "rank": 3, "weight_decay": 0.01,
-          "learning_rate": 0.001, "factor_learning_rate": 0.003}
+WIDTHS = {"audio_hidden": 5, "video_hidden": 3, "text_hidden": 6, "rank": 3, "weight_decay": DECAY,
+          "learning_rate": 0.001, "factor_learning_rate": 0.003, "seed": SEED}
 CASES: dict[str, dict[str, Any]] = {
     "three": {"dataset": "iemocap", **WIDTHS},
     "three scores": {"dataset": "pom", **WIDTHS},
@@ -36,18 +40,40 @@ CASES: dict[str, dict[str, Any]] = {
 }
 SIZES = {"audio": 7, "video": 4, "text": 6, "steps": 5}
 ROWS = 21  # batches of 8 leave a ragged last one of 5
-EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
+
+
+def dims_of(config: Config) -> InputDims:
+    """Widths of the modalities that are there."""
+    sizes = {m: SIZES[m] * (m in config.modalities) for m in ("audio", "video", "text")}
+    return InputDims(**sizes, steps=SIZES["steps"] * ("text" in config.modalities))
+
+
+@cache
+def ground(precision: str, case: str, rows: int = ROWS, state: str = "initial") -> Ground:
+    """What every backend is held to, made once. `rows`: of a batch, and of the validation split."""
+    config = make_config({**CASES[case], "precision": precision, "batch_size": rows})
+    spec = build_spec(config, dims_of(config))
+    train = make_arrays(spec, precision)
+    valid = {name: np.concatenate([value] * (1 + rows // ROWS))[:rows] for name, value in train.items()}
+    return Ground(spec, config, STATES[state](spec, precision), train, valid)
 
 
 @dataclass
 class Lab:
     """One session of a backend with everything that a rung compares it by."""
 
+    backend: str
+    case: str
     config: Config
     spec: ModelSpec
     session: RemoteSession
     state: State
     arrays: dict[str, Array]
+
+    def subject(self, rows: int = ROWS, state: str = "initial") -> ladder.Subject:
+        """On common ground, from the state of that name, with DECAY configured."""
+        return ladder.subject(self.backend, self.session, self.session,
+                              ground(self.config.precision, self.case, rows, state))
 
     def batch(self, rows: slice, epoch: int = 0) -> Batch:
         """Rows in row order, with the dropout masks of that epoch."""
@@ -55,14 +81,15 @@ class Lab:
         inputs = {m: self.arrays[m][rows] for m in self.spec.modalities}
         return Batch(inputs, self.arrays["label"][rows], {name: mask[rows] for name, mask in masks.items()})
 
+    def after_a_step(self) -> State:
+        """One step on all rows, from the initial state."""
+        self.session.load_state(self.state)
+        self.session.train_epoch(self.subject().ground.one_step)
+        after: State = self.session.state()
+        return after
+
     def plan(self, epoch: int, batch_size: int, rows: int = ROWS) -> EpochPlan:
-        return make_plan(self.spec, 3, epoch, rows, batch_size, self.config.precision)
-
-
-def dims_of(config: Config) -> InputDims:
-    """Widths of the modalities that are there."""
-    sizes = {m: SIZES[m] * (m in config.modalities) for m in ("audio", "video", "text")}
-    return InputDims(**sizes, steps=SIZES["steps"] * ("text" in config.modalities))
+        return make_plan(self.spec, SEED, epoch, rows, batch_size, self.config.precision)
 
 
 def make_arrays(spec: ModelSpec, dtype: str, rows: int = ROWS) -> dict[str, Array]:
@@ -98,17 +125,13 @@ def open_lab(workers: dict[str, Worker]) -> Any:
             pytest.skip(reason)
         if backend not in workers:
             workers[backend] = Worker(backend)
-        values = {**CASES[case], "precision": precision}
-        config = make_config(values)
-        dims = dims_of(config)
-        spec = build_spec(config, dims)
-        session = workers[backend].open(f"{role} {precision} {case}", values, dims)
-        arrays = make_arrays(spec, precision)
-        state = initial_state(spec, 3, precision)
-        session.load_state(state)
+        common = ground(precision, case)
+        session = workers[backend].open(f"{role} {precision} {case}", {**CASES[case], "precision": precision},
+                                        common.spec.dims)
+        session.load_state(common.state)
         for split in ("train", "valid"):
-            session.load_data(split, arrays)
-        return Lab(config, spec, session, state, arrays)
+            session.load_data(split, common.train)
+        return Lab(backend, case, common.config, common.spec, session, common.state, dict(common.train))
 
     return open_one
 

@@ -12,12 +12,13 @@ import pytest
 
 from core.errors import RunFailed
 from core.worker import Worker
+from parity.ladder import Rung
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "divergences.md"
 REFERENCE = re.compile(r"`(test_\w+::test_\w+)`")
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-SIZES = (r"relative to the largest ([\d.e+-]+)", r"Max relative difference: ([\d.e+-]+)",
-         r"Max relative difference among violations: ([\d.e+-]+)")  # as assert_same and NumPy say it
+SIZES = (r"relative to (?:what was summed into it|the largest) ([\d.e+-]+)", r"Max relative difference: ([\d.e+-]+)",
+         r"Max relative difference among violations: ([\d.e+-]+)")  # as parity.compare and NumPy say it
 WITHIN = 3.0  # the page's sizes are orders of magnitude
 # Sizes that belong to the CPU, by what a row says of them: no more than these bounds is asserted. float64 rounds by
 # 1e-16 times the length of a sum, at most 2,560 terms here: 1e-12 is what the rungs allow it, too (parity/bounds.py).
@@ -69,6 +70,13 @@ def fails(check: Callable[..., Any], *args: Any, match: str) -> float:
         check(*args)
     sizes = [found[1] for pattern in SIZES if (found := re.search(pattern, str(caught.value)))]
     return float(sizes[0]) if sizes else float("nan")
+
+
+def differs(rung: Rung, tensor: str) -> float:
+    """That `tensor` is beyond what the rung allows. Returns the relative size."""
+    found = rung.gaps[tensor]
+    assert found.exceeds(rung.tolerance), f"{tensor}: {found.sentence(rung.tolerance)}"
+    return found.relative
 
 
 @contextmanager

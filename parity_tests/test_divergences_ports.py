@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 
 import core.run_folder
-from core import oracle
+from core import oracle, rules
 from core.checkpoint import Checkpoint
+from core.config import Config
 from core.data import load_dataset
 from core.flags import make_parser, read_values
-from core.models import ADAM_BETAS, ADAM_EPS
+from core.models import ADAM_BETAS, ADAM_EPS, ParameterSpec
 from core.plan import EpochPlan
 from core.randomness import Array
+from core.rounding import Operand, Sized, sized, sqrt
 from core.trainer import Trainer
-from parity_tests import test_1_sets as sets
-from parity_tests import test_3_forward as forward
-from parity_tests import test_4_loss as loss
-from parity_tests import test_7_adam as adam
-from parity_tests import test_8_train_mode as train_mode
+from parity_tests import test_9_drift as drift
+from parity_tests import test_rungs as rungs
 from parity_tests.conftest import ROWS, Lab
 from parity_tests.divergences import Altered, fails
 from tests import (
@@ -74,7 +73,7 @@ def test_post_fusion_dropout_unused(open_lab: Any) -> None:
     def without(batch: Any, train: bool) -> Any:
         return lab.session.forward(replace(batch, masks={k: v for k, v in batch.masks.items() if k != "fusion"}), train)
 
-    fails(train_mode.test_layers_with_masks_agree_with_the_oracle,
+    fails(rungs.test_train_mode,
           replace(lab, session=Altered(lab.session, forward=without)), ROWS, match="output")
 
 
@@ -115,33 +114,28 @@ def test_pickled_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_shuffled_evaluation(lab: Lab) -> None:
     order = np.random.default_rng(0).permutation(ROWS)
     shuffled = replace(lab, session=Altered(lab.session, predict=lambda split: lab.session.predict(split)[order]))
-    fails(forward.test_predict_keeps_the_row_order, shuffled, match="output")
+    fails(rungs.test_predict, shuffled, ROWS, match="output")
 
 
 def test_no_seed(lab: Lab) -> None:
     def epoch(plan: EpochPlan) -> Any:
         return lab.session.train_epoch(replace(plan, order=np.random.default_rng().permutation(ROWS)))
 
-    fails(train_mode.test_two_runs_are_one_bit_for_bit,
+    fails(drift.test_two_runs_are_one_bit_for_bit,
           replace(lab, session=Altered(lab.session, train_epoch=epoch)), match="relative to the largest")
 
 
 def test_adam_of_torch_1(monkeypatch: pytest.MonkeyPatch, lab: Lab, written: Written) -> None:
     """torch 1.0 added eps before the correction: lr sqrt(c2) / c1 m / (sqrt(v) + eps)."""
-    rule = adam.adam_rule
+    def old(p: ParameterSpec, config: Config, weight: Operand, exp_avg: Operand, exp_avg_sq: Operand,
+            step: int) -> Sized:
+        c1, c2 = (1 - beta**step for beta in ADAM_BETAS)
+        rate = config.factor_learning_rate if p.group == "factors" else config.learning_rate
+        return sized(weight) - sized(exp_avg) / (sqrt(sized(exp_avg_sq)) + ADAM_EPS) * (rate * np.sqrt(c2) / c1)
 
-    def old(lab: Lab, before: Any, slopes: dict[str, Array]) -> Any:
-        weights, m, v = rule(lab, before, slopes)
-        c1, c2 = (1 - beta ** (before.step + 1) for beta in ADAM_BETAS)
-        rates = {"factors": lab.config.factor_learning_rate, "others": lab.config.learning_rate}
-        for p in lab.spec.trainable:
-            step = rates[p.group] * np.sqrt(c2) / c1 * m[p.name] / (np.sqrt(v[p.name]) + ADAM_EPS)
-            weights[p.name] = before.weights[p.name] - step
-        return weights, m, v
-
-    monkeypatch.setattr(adam, "adam_rule", old)
-    fails(adam.test_one_step, lab, 0, 1.0, match="audio_factor")
-    written(fails(adam.test_one_step_of_tiny_gradients, lab, match="audio_factor"))
+    monkeypatch.setattr(rules, "stepped", old)
+    fails(rungs.test_adam, lab, "initial", match=": audio_factor")
+    written(fails(rungs.test_adam, lab, "tiny weights", match=": audio_factor"))
 
 
 def test_short_batches_weigh_more(uncorrected: Uncorrected, open_lab: Any, written: Written) -> None:
@@ -150,7 +144,7 @@ def test_short_batches_weigh_more(uncorrected: Uncorrected, open_lab: Any, writt
     batches = [whole.batch(slice(0, rows)) for rows in (16, 2)]
     sums = [whole.session.gradients(batch)[0] for batch in batches]
     with uncorrected("torch", "mean_loss", "float64", "post fusion") as lab:
-        fails(loss.test_training_loss_is_the_sum_over_rows, lab, 2, match="Not equal to tolerance")
+        fails(rungs.test_loss, lab, 2, match="loss: max abs")
         weights = [lab.session.gradients(batch)[0] / total for batch, total in zip(batches, sums, strict=True)]
     written(weights[1] / weights[0])
 
@@ -166,7 +160,7 @@ def test_parameters_by_position(lab: Lab) -> None:
     names = [p.name for p in lab.spec.trainable]
     groups = {"factors": names[:3], "others": names[5:]}
     assert names[3:5] == ["fusion_weights", "fusion_bias"]
-    fails(sets.test_each_trainable_parameter_is_in_exactly_one_group,
+    fails(rungs.test_sets,
           replace(lab, session=Altered(lab.session, optimizer_groups=lambda: groups)), match="fusion_")
 
 
@@ -174,7 +168,7 @@ def test_factors_in_a_plain_list(lab: Lab, workers: Any) -> None:
     names = workers["torch"].run("parity_tests.defaults.torch:plain_list_parameters", 4, 5)
     assert names == ["fusion_weights", "fusion_bias"]
     groups = lab.session.optimizer_groups()
-    fails(sets.test_each_trainable_parameter_is_in_exactly_one_group,
+    fails(rungs.test_sets,
           replace(lab, session=Altered(lab.session, optimizer_groups=lambda: {**groups, "factors": []})),
           match="audio_factor")
 

@@ -1,0 +1,26 @@
+"""What core.data.scale refuses for its scale is what BatchNorm loses in every backend."""
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.data.scale import scale_notes
+from core.errors import UserError
+from parity_tests.conftest import ROWS
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e17, 1e20, 1e30])
+def test_what_is_refused_for_its_scale_is_lost(open_lab: Any, backend: str, precision: str, scale: float) -> None:
+    """Where the sum of squares overflows, every backend normalises all rows to the same; just there core refuses."""
+    lab = open_lab(backend, precision, "audio video")
+    audio = lab.arrays["audio"] * np.asarray(scale, precision)
+    batch = lab.batch(slice(0, ROWS))
+    normal = lab.session.forward(replace(batch, inputs={**batch.inputs, "audio": audio}), True)["audio_subnet.norm"]
+    lost = bool((normal == normal[0]).all())
+    assert lost is (precision == "float32" and scale > 1e18)
+    with pytest.raises(UserError) if lost else nullcontext():
+        scale_notes({**lab.arrays, "audio": audio}, lab.config, "here")
