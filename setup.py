@@ -13,7 +13,7 @@ setup(
     packages=find_packages(include=["core", "core.*", "backends", "backends.*", "parity"]),
     install_requires=["numpy<2", "pydantic>=2", "PyYAML", "safetensors", "scikit-learn", "rich", "tensorboardX",
                       "jinja2", "matplotlib", "optuna", "scipy", "pandas", "tabulate"],
-    package_data={"parity": ["report.html.j2"], "core.tables": ["published.yaml", "report.html.j2"]},
+    package_data={"parity": ["report.html.j2"], "core.studies.tables": ["published.yaml", "report.html.j2"]},
     extras_require={**FRAMEWORKS, "all": [name for names in FRAMEWORKS.values() for name in names],
                     "postgres": POSTGRES, "dev": DEV},
 )

@@ -3,15 +3,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.measure import cells, open_cell, predict, train
-from benchmarks.modalities import repeated, spec_of
-from core.config import make_config
-from core.data.published import PUBLISHED
-from core.models import InputDims, ModelSpec
+from core.config import build_graph, make_config
+from core.data.published import DATASETS
+from core.data.specs import InputSpec
+from core.models.graph import Graph
 
-MOSI = InputDims(*PUBLISHED["mosi"].widths, PUBLISHED["mosi"].steps)
+DATA = DATASETS["mosi"]
 BATCH = 32
 FULL, LINEAR = "TFN", "TFN, W Z + b"
 MODELS: dict[str, dict[str, Any]] = {
@@ -21,6 +22,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 WIDTHS = ((4, 4, 16), (8, 8, 32), (16, 16, 32), (32, 32, 64))  # audio, video, text; the last: the paper's claim
 GROWING = {"LMF": MODELS["LMF, rank 4"], "TFN": MODELS[FULL]}
+GROWING_INPUT = DATA.of("video")
 GROWING_WIDTH = 16
 COPIES = 8  # of weights and of fused values, at most at a time: gradients, moments, and what loading them takes
 
@@ -28,17 +30,19 @@ COPIES = 8  # of weights and of fused values, at most at a time: gradients, mome
 def table_values(model: str, widths: tuple[int, int, int], threads: int) -> dict[str, Any]:
     """Configuration of a cell of the table. The text LSTM is twice as wide as what it gives, as in the original."""
     audio, video, text = widths
-    return {"dataset": "mosi", "batch_size": BATCH, "threads": threads, "audio_hidden": audio, "video_hidden": video,
+    return {"dataset": DATA.name, "batch_size": BATCH, "threads": threads, "audio_hidden": audio, "video_hidden": video,
             "text_hidden": 2 * text, "text_out": text, **MODELS[model]}
 
 
 def growth_values(model: str, threads: int) -> dict[str, Any]:
-    """Configuration of a model that fuses several modalities like `video`."""
-    return {"dataset": "mosi", "batch_size": BATCH, "threads": threads, "video_hidden": GROWING_WIDTH, **GROWING[model]}
+    """Configuration of a model that fuses several inputs like GROWING_INPUT."""
+    return {"dataset": DATA.name, "batch_size": BATCH, "threads": threads,
+            f"{GROWING_INPUT.name}_hidden": GROWING_WIDTH, **GROWING[model]}
 
 
-def growth_modalities(number: int) -> tuple[str, ...]:
-    return repeated("video", number)
+def copies(one: InputSpec, number: int) -> tuple[InputSpec, ...]:
+    """`number` inputs: `one`, and others like it, which take its keys: `video`, `video_2`, ..."""
+    return (one, *(replace(one, name=f"{one.name}_{place}", keys=one.name) for place in range(2, number + 1)))
 
 
 def growth_rows(model: str, number: int) -> int:
@@ -67,21 +71,22 @@ def fusion_parameters(values: Mapping[str, Any], widths: Sequence[int], outputs:
     return int(hidden * product + hidden + hidden * hidden + hidden + outputs * hidden + outputs)
 
 
-def prepare(backend: str, cell: str, values: dict[str, Any], modalities: tuple[str, ...], rows: int) -> tuple[int, int]:
-    """In a worker: open the session of a cell on random numbers of MOSI's shapes, and run it to warm up.
+def prepare(backend: str, cell: str, values: dict[str, Any], inputs: tuple[InputSpec, ...], rows: int
+            ) -> tuple[int, int]:
+    """In a worker: open the session of a cell on random numbers of the shapes of `inputs`, and run it to warm up.
 
     Returns how many trained scalars it holds, in all and in the fusion, counted in the state that it gives back.
     """
     config = make_config(values)
-    session = open_cell(backend, cell, spec_of(config, MOSI, modalities), config, rows)
+    session = open_cell(backend, cell, build_graph(config, inputs), config, rows)
     train(cell, min(rows, 2 * BATCH), 0)
     predict(cell, 1)
-    return count(cells[cell].spec, {name: array.size for name, array in session.state().weights.items()})
+    return count(cells[cell].graph, {name: array.size for name, array in session.state().weights.items()})
 
 
-def count(spec: ModelSpec, sizes: Mapping[str, int]) -> tuple[int, int]:
+def count(graph: Graph, sizes: Mapping[str, int]) -> tuple[int, int]:
     """Trained scalars in all and in the fusion, of tensors that have `sizes`."""
-    statistics = {parameter.name for parameter in spec.group("statistics")}
+    statistics = {parameter.name for parameter in graph.group("statistics")}
     trained = {name: size for name, size in sizes.items() if name not in statistics}
     return sum(trained.values()), sum(size for name, size in trained.items() if "_subnet." not in name)
 

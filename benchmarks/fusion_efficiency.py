@@ -22,11 +22,11 @@ from benchmarks.fusion_figure import write_figure
 from benchmarks.fusion_results import Growth, Speed, measure_growth, measure_speeds
 from benchmarks.fusion_tables import DATA, claimed_parameters, markdown, paper_speeds, sheets, show
 from benchmarks.rounds import choose_backends, count, make_parser, open_workers
-from core.errors import UserError
-from core.files import write_json, write_text
-from core.flags import Parser
-from core.guard import guarded
-from core.run_folder import versions
+from core.common.errors import UserError
+from core.common.files import write_json, write_text
+from core.common.guard import guarded
+from core.config.flags import Parser
+from core.training.run_folder import versions
 
 
 def parser() -> Parser:

@@ -9,10 +9,10 @@ from matplotlib import pyplot
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.fusion_cells import BATCH, GROWING, GROWING_WIDTH, MOSI, fusion_parameters
+from benchmarks.fusion_cells import BATCH, DATA, GROWING, GROWING_INPUT, GROWING_WIDTH, fusion_parameters
 from benchmarks.fusion_results import Growth
-from core.figures import COLOURS, inline_svg
-from core.files import write_text
+from core.common.figures import COLOURS, inline_svg
+from core.common.files import write_text
 
 LINES: dict[str, Any] = {"LMF": "-", "TFN": "--"}
 MARKERS = {"LMF": "o", "TFN": "s"}
@@ -28,9 +28,11 @@ def write_figure(path: Path, growth: Sequence[Growth], rounds: int, threads: int
         axes.set_xlabel("modalities")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(which="major", color="#dddddd", linewidth=0.6)
-    figure.suptitle(f"Measured on random numbers: every modality is a copy of MOSI's video ({MOSI.video} inputs, "
-                    f"{GROWING_WIDTH} values fused);\nbatch {BATCH}, float32, CPU, {threads} thread(s); "
-                    f"median of {rounds} interleaved rounds, bars from lowest to highest", fontsize=9)
+    one = GROWING_INPUT
+    figure.suptitle(f"Measured on random numbers: every modality is a copy of {DATA.name.upper()}'s {one.name} "
+                    f"({one.width} inputs, {GROWING_WIDTH} values fused);\n"
+                    f"batch {BATCH}, float32, CPU, {threads} thread(s); median of {rounds} interleaved rounds, bars "
+                    "from lowest to highest", fontsize=9)
     write_text(path, inline_svg(figure) + "\n")
 
 

@@ -8,21 +8,22 @@ from pathlib import Path
 
 from benchmarks.fusion_cells import (
     BATCH,
+    DATA,
     FULL,
     GROWING,
+    GROWING_INPUT,
     GROWING_WIDTH,
     LINEAR,
     MODELS,
+    copies,
     fusion_parameters,
     growth_bytes,
-    growth_modalities,
     growth_rows,
     growth_values,
     table_values,
 )
 from benchmarks.rounds import Spread, interleave, ratios, spread
-from core.config import MODALITIES
-from core.worker import Worker
+from core.runtime.worker import Worker
 
 Widths = tuple[int, int, int]
 ROWS = 8 * BATCH
@@ -67,7 +68,7 @@ def measure_speeds(workers: Mapping[str, Worker], widths: Sequence[Widths], roun
             for model in MODELS:
                 cell, values = f"{model} {width}", table_values(model, width, threads)
                 counts[width, backend, model] = worker.run(
-                    "benchmarks.fusion_cells:prepare", backend, cell, values, MODALITIES, ROWS)
+                    "benchmarks.fusion_cells:prepare", backend, cell, values, DATA.inputs, ROWS)
                 jobs[width, backend, model] = partial(worker.run, "benchmarks.fusion_cells:measure", cell, ROWS)
     seconds = interleave(jobs, rounds, "LMF and TFN")
     speeds = {key: [[ROWS / value for value in part] for part in zip(*pairs, strict=True)]
@@ -97,7 +98,8 @@ def measure_growth(workers: Mapping[str, Worker], most: int, rounds: int, thread
             for model in GROWING if fits else ["LMF"]:
                 cell, rows, values = f"{model} of {number}", growth_rows(model, number), growth_values(model, threads)
                 counts[number, backend, model] = worker.run(
-                    "benchmarks.fusion_cells:prepare", backend, cell, values, growth_modalities(number), rows)
+                    "benchmarks.fusion_cells:prepare", backend, cell, values,
+                    copies(GROWING_INPUT, number), rows)
                 jobs[number, backend, model] = partial(worker.run, "benchmarks.measure:train", cell, rows)
     steps = {key: [1000 * BATCH / growth_rows(key[2], key[0]) * seconds for seconds in found]
              for key, found in interleave(jobs, rounds, "growth").items()}

@@ -8,12 +8,13 @@ import pandas
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.fusion_cells import BATCH, FULL, GROWING, GROWING_WIDTH, LINEAR, MODELS, MOSI
+from benchmarks.fusion_cells import BATCH, FULL, GROWING, GROWING_INPUT, GROWING_WIDTH, LINEAR, MODELS
+from benchmarks.fusion_cells import DATA as SHAPES
 from benchmarks.fusion_results import REFERENCES, Growth, Speed
-from core.tables.published import Efficiency, load_efficiency, load_published
+from core.studies.tables.published import Efficiency, load_efficiency, load_published
 
 NONE = "\N{EN DASH}"
-DATA = "random numbers of MOSI's shapes"
+DATA = f"random numbers of {SHAPES.name.upper()}'s shapes"
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,18 @@ def parameter_sheet(speeds: Sequence[Speed]) -> Sheet:
     claims = ", ".join(f"{model.upper()} {number:,.0f}" for model, number in claimed_parameters().items())
     return Sheet("Trained parameters", pandas.DataFrame(lines, dtype=str), (
         "Counted in the state that a session gives back, without BatchNorm's running statistics.",
-        f"d: widths of audio, video and text where they are fused. Inputs: {MOSI.audio}, {MOSI.video}, {MOSI.steps} x "
-        f"{MOSI.text}. The text LSTM is twice as wide as its output, as in the original. One output.",
+        f"d: widths of audio, video and text where they are fused. Inputs: {_shapes()}. The text "
+        "LSTM is twice as wide as its output, as in the original. One output.",
         f"{FULL}: two ReLU layers of {MODELS[FULL]['post_fusion_dim']} after the fusion (Zadeh et al.). "
         f"{LINEAR}: none, so W is the tensor that LMF factorises.",
         f"The paper claims for d = (32, 32, 64): {claims}. The architecture that the authors released gives the counts "
         "above.",
     ))
+
+
+def _shapes() -> str:
+    """`5, 20, 20 x 300`."""
+    return ", ".join(" x ".join(map(str, one.shape)) for one in SHAPES.inputs)
 
 
 def claimed_parameters() -> dict[str, float]:
@@ -100,8 +106,8 @@ def growth_sheet(growth: Sequence[Growth], left_out: Sequence[str], how: str) ->
               "ms per training step": one.step_ms.text(), "step / LMF's": one.over_lmf.text()}
              for one in sorted(growth, key=lambda one: (one.modalities, one.backend, one.model))]
     return Sheet("Growth with the number of modalities", pandas.DataFrame(lines, dtype=str), (
-        f"How: {how}. Every modality is a copy of video: {MOSI.video} numbers per row, its own subnet, {GROWING_WIDTH} "
-        "values to fuse. Step: forward, backward and Adam of the whole network.",
+        f"How: {how}. Every modality is a copy of {GROWING_INPUT.name}: {GROWING_INPUT.width} numbers per row, its own "
+        f"subnet, {GROWING_WIDTH} values to fuse. Step: forward, backward and Adam of the whole network.",
         f"LMF: rank {GROWING['LMF']['rank']}. TFN: two ReLU layers of {GROWING['TFN']['post_fusion_dim']}.", *left_out))
 
 

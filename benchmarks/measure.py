@@ -4,18 +4,20 @@ from __future__ import annotations
 import cProfile
 import pstats
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from benchmarks.floors import FLOORS
-from core.backend import Session, open_session
-from core.config import Config, make_config
-from core.models import InputDims, ModelSpec, build_spec
-from core.plan import make_plan
-from core.state import initial_state
+from core.config import Config, build_graph, make_config
+from core.data.specs import InputSpec
+from core.models.graph import Graph
+from core.runtime.backend import open_session
+from core.training.plan import make_plan
+from core.training.session import Session
+from core.training.state import initial_state
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Cell:
     """An open session with what it was made of."""
 
     session: Session
-    spec: ModelSpec
+    graph: Graph
     config: Config
 
 
@@ -31,25 +33,25 @@ cells: dict[str, Cell] = {}
 floors: dict[str, Callable[[], object]] = {}
 
 
-def open_cell(backend: str, cell: str, spec: ModelSpec, config: Config, rows: int) -> Session:
+def open_cell(backend: str, cell: str, graph: Graph, config: Config, rows: int) -> Session:
     """Open the session of `cell` on random numbers: `rows` rows to train on, and a batch of them to predict."""
-    session = open_session(backend, spec, config)
+    session = open_session(backend, graph, config)
     draw = np.random.default_rng(0)
-    arrays = {m: draw.normal(size=(rows, *spec.dims.row_shape(m))).astype("float32") for m in spec.modalities}
-    arrays["label"] = (draw.integers(0, 2, rows) if spec.task == "classification"
-                       else draw.uniform(-1, 1, (rows, spec.output_dim)).astype("float32"))
+    arrays = {one.name: draw.normal(size=(rows, *one.shape)).astype("float32") for one in graph.inputs}
+    arrays["label"] = (draw.integers(0, 2, rows) if graph.task.kind == "classification"
+                       else draw.uniform(-1, 1, (rows, graph.task.outputs)).astype("float32"))
     session.load_data("train", arrays)
     session.load_data("test", {name: array[:config.batch_size] for name, array in arrays.items()})
-    session.load_state(initial_state(spec, 0, config.precision))
-    cells[cell] = Cell(session, spec, config)
+    session.load_state(initial_state(graph, 0, config.precision))
+    cells[cell] = Cell(session, graph, config)
     return session
 
 
 def train(cell: str, rows: int, epoch: int) -> float:
     """Seconds of one training epoch over `rows` rows, plan included."""
-    session, spec, config = cells[cell].session, cells[cell].spec, cells[cell].config
+    session, graph, config = cells[cell].session, cells[cell].graph, cells[cell].config
     start = time.perf_counter()
-    session.train_epoch(make_plan(spec, 0, epoch, rows, config.batch_size, config.precision))
+    session.train_epoch(make_plan(graph, config, epoch, rows))
     return time.perf_counter() - start
 
 
@@ -62,11 +64,13 @@ def predict(cell: str, times: int) -> float:
     return time.perf_counter() - start
 
 
-def prepare(backend: str, cell: str, values: dict[str, Any], dims: InputDims, rows: int) -> None:
+def prepare(backend: str, cell: str, values: dict[str, Any], inputs: Sequence[InputSpec], rows: int) -> None:
     """Open the session of a cell and the floor; run both once to warm up."""
     config = make_config(values)
-    open_cell(backend, cell, build_spec(config, dims), config, rows)
-    floors[cell] = FLOORS[backend](config.batch_size, config.text_hidden)
+    graph = build_graph(config, inputs)
+    open_cell(backend, cell, graph, config, rows)
+    hidden = next(node["hidden"] for node in graph.nodes if node.kind == "lstm")
+    floors[cell] = FLOORS[backend](config.batch_size, hidden)
     measure(cell, min(rows, 4 * config.batch_size), 0)
 
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from core.backend import BACKENDS, missing_reason
-from core.errors import UserError
-from core.flags import Parser
-from core.worker import Worker
+from core.common.errors import UserError
+from core.config.flags import Parser
+from core.runtime.backend import BACKENDS, missing_reason
+from core.runtime.worker import Worker
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

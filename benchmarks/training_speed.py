@@ -18,14 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rounds import choose_backends, interleave, make_parser, open_workers, ratios
-from core.files import write_json
-from core.guard import guarded
-from core.models import InputDims
+from core.common.files import write_json
+from core.common.guard import guarded
+from core.data.published import DATASETS
 
-SHAPES = {  # rows and widths of the published data
-    "iemocap": (2717, InputDims(74, 35, 300, 20)), "pom": (600, InputDims(43, 43, 300, 20)),
-    "mosi": (1284, InputDims(5, 20, 300, 20)),
-}
+SHAPES = {name: (spec.published.rows[0], spec.inputs) for name, spec in DATASETS.items()}  # rows to train on, inputs
 CELLS: dict[str, dict[str, Any]] = {
     "iemocap happy, batch 128": {"dataset": "iemocap", "audio_hidden": 4, "video_hidden": 16, "text_hidden": 128,
                                  "text_dropout": 0.5, "video_dropout": 0.1, "rank": 1, "batch_size": 128},
@@ -45,9 +42,9 @@ def main() -> None:
     with open_workers(choose_backends(given)) as workers:
         jobs = {}
         for cell, values in CELLS.items():
-            rows, dims = SHAPES[values["dataset"]]
+            rows, inputs = SHAPES[values["dataset"]]
             for name, worker in workers.items():
-                worker.run("benchmarks.measure:prepare", name, cell, {**values, "threads": threads}, dims, rows)
+                worker.run("benchmarks.measure:prepare", name, cell, {**values, "threads": threads}, inputs, rows)
                 jobs[cell, name] = partial(worker.run, "benchmarks.measure:measure", cell, rows)
         times = interleave(jobs, rounds, "training")
         results = [summary(cell, name, SHAPES[CELLS[cell]["dataset"]][0], pairs)

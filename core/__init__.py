@@ -2,6 +2,6 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # Python looks for a command, as in `python -m core.search`, and this is its first line
-    from core import signals
+    from core.common import signals
 
     signals.take()

@@ -4,32 +4,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from core.backend import Session, missing_reason, open_session
-from core.checkpoint import Checkpoint, load_checkpoint
-from core.config import Config, make_config
+from core import api
+from core.common.errors import UserError
+from core.common.files import write_json
+from core.common.guard import guarded, resumable
+from core.common.text import say
+from core.config import Config, changed, make_config
+from core.config.flags import Parser, make_parser, read_saved, read_values
 from core.console import print_beyond, print_cleaning, print_epoch, print_findings, print_header, print_metrics
-from core.data import Dataset, load_dataset
-from core.data.published import label_names
-from core.data.ranges import outside
-from core.data.unlabelled import read_unlabelled
-from core.errors import RunFailed, UserError
-from core.files import write_json
-from core.flags import Parser, make_parser, read_saved, read_values
-from core.guard import guarded, resumable
-from core.losses import mean_loss
-from core.metrics import evaluate as all_metrics
-from core.models import build_spec
-from core.randomness import Array
-from core.run_folder import newest_run, write_predictions
-from core.state import check_weights
-from core.text import say
-from core.trainer import full_state, refuse_changes, start_run
+from core.runtime.backend import missing_reason
+from core.training.checkpoint import Checkpoint, load_checkpoint
+from core.training.run_folder import newest_run, write_predictions
+from core.training.trainer import Trainer, refuse_changes
 
 Given = dict[str, Any]
 
@@ -62,17 +52,27 @@ def _train_parser(prog: str) -> Parser:
 def train(backend: str, given: Given) -> None:
     """Train, or continue a run."""
     config, path = _start(backend, given)
-    trainer = start_run(backend, config, path, "resume" in given)
-    dataset, path = trainer.dataset, trainer.run_folder.path
-    with resumable(lambda: f"finished epochs: {trainer.progress.epoch}, kept in {path}; continue with: "
-                           f"python -m backends.{backend}.train --resume {path}"):
-        print_header(backend, config, dataset, trainer.spec, path, trainer.progress.epoch)
-        print_cleaning(dataset)
-        print_findings(dataset)
-        metrics = trainer.run(print_epoch)
+    began: list[Trainer] = []
+
+    def started(trainer: Trainer) -> None:
+        began.append(trainer)
+        print_header(backend, config, trainer.dataset, trainer.graph, trainer.run_folder.path, trainer.progress.epoch)
+        print_cleaning(trainer.dataset)
+        print_findings(trainer.dataset)
+
+    def way_on() -> str:
+        if not began:
+            return ""
+        place = began[0].run_folder.path
+        return (f"finished epochs: {began[0].progress.epoch}, kept in {place}; continue with: "
+                f"python -m backends.{backend}.train --resume {place}")
+
+    with resumable(way_on):
+        metrics = api.train(backend, config, path, "resume" in given, started, print_epoch)
+        dataset = began[0].dataset
         print_metrics(metrics["test"], f"{dataset.title} test, {backend}, best of {metrics['epochs']} epochs: "
                                        f"{metrics['best_epoch']}", dataset.notes)
-        say(f"run folder: {path}")
+        say(f"run folder: {began[0].run_folder.path}")
 
 
 def _start(backend: str, given: Given) -> tuple[Config, Path | None]:
@@ -84,7 +84,7 @@ def _start(backend: str, given: Given) -> tuple[Config, Path | None]:
     if not os.path.isfile(path / "config.yaml"):
         raise UserError(f"--resume {path}: not a run folder (no config.yaml); give the path that the run printed")
     saved = read_saved(path)
-    config = make_config({**saved.model_dump(mode="json"), **values}, origin)
+    config = changed(saved, values, origin)
     refuse_changes(config, saved)
     return config, path
 
@@ -101,16 +101,7 @@ def _open_checkpoint(given: Given) -> tuple[Checkpoint, Config]:
         raise UserError("--checkpoint is required: a checkpoint file, or a run folder")
     checkpoint = load_checkpoint(Path(given["checkpoint"]))
     values, origin = read_values(given)
-    return checkpoint, make_config({**checkpoint.config.model_dump(mode="json"), **values}, origin)
-
-
-def _open_trained(backend: str, checkpoint: Checkpoint, config: Config, dataset: Dataset | None = None) -> Session:
-    """A session with the weights of `checkpoint`, refused where they don't fit the data or the flags."""
-    spec = build_spec(config, dataset.dims if dataset else checkpoint.dims)
-    check_weights(spec, checkpoint.state.weights, "checkpoint")
-    session = open_session(backend, spec, config)
-    session.load_state(full_state(checkpoint, spec, config))
-    return session
+    return checkpoint, changed(checkpoint.config, values, origin)
 
 
 def _evaluate_parser(prog: str) -> Parser:
@@ -123,21 +114,18 @@ def _evaluate_parser(prog: str) -> Parser:
 def evaluate(backend: str, given: Given) -> None:
     """Print the metrics of a checkpoint on a split."""
     checkpoint, config = _open_checkpoint(given)
-    dataset, name = load_dataset(config), given["split"]
-    session = _open_trained(backend, checkpoint, config, dataset)
-    split = dataset.splits[name]
-    session.load_data(name, split.arrays)
-    output, label = session.predict(name), split.arrays["label"]
-    metrics = {"loss": mean_loss(output, label), **all_metrics(dataset.task, output, label, dataset.label_names)}
+    name = given["split"]
+    found = api.evaluate(backend, checkpoint, config, name)
+    dataset, split = found.dataset, found.dataset.splits[name]
     print_cleaning(dataset)
-    print_beyond(split.inputs, output, checkpoint)
-    print_metrics(metrics, f"{dataset.title} {name}, {backend}, checkpoint: {checkpoint.backend}", dataset.notes)
+    print_beyond(split.inputs, found.output, checkpoint)
+    print_metrics(found.metrics, f"{dataset.title} {name}, {backend}, checkpoint: {checkpoint.backend}", dataset.notes)
     if "output" in given:
         stem = _stem(given["output"])
         write_json(stem.with_name(stem.name + ".json"),
                    {"data": dataset.title, "synthetic": dataset.synthetic, "split": name, "backend": backend,
-                    "checkpoint": given["checkpoint"], "metrics": metrics})
-        write_predictions(stem, output, label, dataset.task, dataset.label_names)
+                    "checkpoint": given["checkpoint"], "metrics": found.metrics})
+        write_predictions(stem, found.output, split.arrays["label"], dataset.task)
 
 
 def _stem(text: str) -> Path:
@@ -160,30 +148,13 @@ def infer(backend: str, given: Given) -> None:
     if "input" not in given:
         raise UserError("--input is required: a .npz, .safetensors or .pkl file with the modalities' arrays")
     stem = _stem(given.get("output", "predictions"))
-    arrays, cleaned = read_unlabelled(Path(given["input"]), config.modalities, checkpoint.dims, config.max_len)
-    session = _open_trained(backend, checkpoint, config)
-    session.load_data("input", arrays)
-    output = session.predict("input")
-    _refuse_broken(given["input"], arrays, output, checkpoint)
-    files = write_predictions(stem, output, None, config.task,
-                              label_names(config.dataset, config.emotion))
-    for modality, counts in cleaned.items():
+    found = api.infer(backend, checkpoint, config, Path(given["input"]))
+    files = write_predictions(stem, found.output, None, config.described.task)
+    for name, counts in found.cleaned.items():
         if any(counts.values()):
-            say(f"cleaned to 0: {modality} {json.dumps(counts)}")
-    print_beyond(arrays, output, checkpoint)
-    say(f"wrote {files[0]} and {files[1]}: {len(next(iter(arrays.values())))} rows")
-
-
-def _refuse_broken(path: str, arrays: Mapping[str, Array], output: Array, checkpoint: Checkpoint) -> None:
-    """Raises RunFailed naming the first row without a finite prediction, and its furthest value where that is known."""
-    broken = np.flatnonzero(~np.isfinite(output).all(axis=1))
-    if not len(broken):
-        return
-    row = int(broken[0])
-    found = [f"; {modality} {beyond.furthest}" for modality, array in arrays.items()
-             if checkpoint.ranges and (beyond := outside(modality, array, checkpoint.ranges, [row]))]
-    raise RunFailed(f"{path}: row {row} has no finite prediction ({len(broken)} of {len(output)} rows){''.join(found)}"
-                    "; repair, rescale or drop these rows, nothing was written")
+            say(f"cleaned to 0: {name} {json.dumps(counts)}")
+    print_beyond(found.arrays, found.output, checkpoint)
+    say(f"wrote {files[0]} and {files[1]}: {len(found.output)} rows")
 
 
 def _export_parser(prog: str) -> Parser:
@@ -197,9 +168,7 @@ def export(backend: str, given: Given) -> None:
     checkpoint, config = _open_checkpoint(given)
     if "output" not in given:
         raise UserError("--output is required: the file to write")
-    path = Path(given["output"])
-    session = _open_trained(backend, checkpoint, config)
-    files = session.export(path, path.suffix.removeprefix("."))
+    files = api.export(backend, checkpoint, config, Path(given["output"]))
     say("wrote " + " and ".join(map(str, files)))
 
 

@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from core.checkpoint import Checkpoint
+from core.common.arrays import Array
+from core.common.text import printable
 from core.config import Config
 from core.data import Dataset
 from core.data.findings import findings_among
 from core.data.published import beyond_label
 from core.data.ranges import NO_RANGES, outside
-from core.metrics import Value
-from core.models import ModelSpec
-from core.randomness import Array
-from core.text import printable
+from core.models.graph import Graph
+from core.training.checkpoint import Checkpoint
+from core.training.metrics import Value
 
 
 class PlainConsole(Console):
@@ -32,12 +32,12 @@ class PlainConsole(Console):
 console = PlainConsole(highlight=False, soft_wrap=True)
 
 
-def print_header(backend: str, config: Config, dataset: Dataset, spec: ModelSpec, path: Path, epoch: int) -> None:
+def print_header(backend: str, config: Config, dataset: Dataset, graph: Graph, path: Path, epoch: int) -> None:
     """What runs, on what, from where."""
     rows = ", ".join(f"{name} {split.rows}" for name, split in dataset.splits.items())
-    widths = ", ".join(f"{m} {'x'.join(map(str, dataset.dims.row_shape(m)))}" for m in dataset.modalities)
-    console.print(f"{spec.model.upper()} on {dataset.title} ({rows}; {widths}) in {backend}, {config.device}, "
-                  f"{config.precision}, {spec.parameter_count} parameters, seed {config.seed}")
+    widths = ", ".join(f"{one.name} {'x'.join(map(str, one.shape))}" for one in dataset.inputs)
+    console.print(f"{graph.model.upper()} on {dataset.title} ({rows}; {widths}) in {backend}, {config.device}, "
+                  f"{config.precision}, {graph.parameter_count} parameters, seed {config.seed}")
     console.print(f"run folder: {path}" + (f", going on after epoch {epoch}" if epoch else ""))
 
 
@@ -65,7 +65,7 @@ def print_beyond(inputs: Mapping[str, Array], output: Array, checkpoint: Checkpo
         found = outside(modality, values, checkpoint.ranges) if checkpoint.ranges else None
         if found:
             console.print(f"note: {found}")
-    beyond = beyond_label(checkpoint.config.dataset, output)
+    beyond = beyond_label(checkpoint.config.described.task, output)
     if beyond:
         console.print(f"note: {beyond}")
 

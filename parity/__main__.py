@@ -14,19 +14,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.backend import BACKENDS, missing_reason
-from core.checkpoint import load_checkpoint
-from core.config import Config, make_config
+from core.common.errors import RunFailed, UserError
+from core.common.guard import guarded
+from core.config import Config, build_graph, changed, make_config, to_values
+from core.config.flags import Parser, make_parser, read_count, read_values
 from core.console import PlainConsole
-from core.data import Dataset, load_dataset
-from core.errors import RunFailed, UserError
-from core.flags import Parser, make_parser, read_count, read_values
-from core.guard import guarded
-from core.models import build_spec
-from core.run_folder import versions
-from core.state import check_weights, initial_state
-from core.trainer import full_state
-from core.worker import Worker
+from core.data import Dataset
+from core.runtime.backend import BACKENDS, missing_reason
+from core.runtime.worker import Worker
+from core.training.checkpoint import load_checkpoint
+from core.training.prepare import prepare
+from core.training.run_folder import versions
+from core.training.state import check_weights, initial_state
+from core.training.trainer import full_state
 from parity.board import DIFFERS, Board
 from parity.ground import DECAY, Ground
 from parity.ladder import RUNGS, Rung, climb, subject
@@ -113,26 +113,27 @@ def _start(given: dict[str, Any]) -> tuple[Dataset, dict[str, Ground]]:
     checkpoint = load_checkpoint(Path(given["checkpoint"])) if "checkpoint" in given else None
     precisions = [values["precision"]] if "precision" in values else PRECISIONS
     if checkpoint:
-        values = {**checkpoint.config.model_dump(mode="json"), **values}
+        values = to_values(changed(checkpoint.config, values))
         if checkpoint.config.precision not in precisions:
             precisions = [*precisions, checkpoint.config.precision]
     configs = {name: make_config({**values, "precision": name}, origin) for name in precisions}
-    dataset = load_dataset(next(iter(configs.values())))
+    dataset, _ = prepare(next(iter(configs.values())))
     grounds = {}
     for precision, config in configs.items():
-        spec = build_spec(config, dataset.dims)
+        graph = build_graph(config, dataset.inputs)
         if checkpoint:
-            check_weights(spec, checkpoint.state.weights, given["checkpoint"])
-        state = full_state(checkpoint, spec, config) if checkpoint else initial_state(spec, config.seed, precision)
-        grounds[precision] = Ground(spec, config, state, dataset.splits["train"].arrays, dataset.splits["valid"].arrays)
+            check_weights(graph, checkpoint.state.weights, given["checkpoint"])
+        state = full_state(checkpoint, graph, config) if checkpoint else initial_state(graph, config.seed, precision)
+        train, valid = (dataset.splits[name].arrays for name in ("train", "valid"))
+        grounds[precision] = Ground(graph, config, state, train, valid)
     return dataset, grounds
 
 
 def _climb(workers: Mapping[str, Worker], rungs: list[str], ground: Ground, board: Board) -> list[Rung]:
     """Every rung in one precision. Sessions replace those of the precision before."""
-    values, precision = ground.config.model_dump(mode="json"), ground.config.precision
-    subjects = [subject(name, worker.open("ladder", values, ground.spec.dims),
-                        worker.open("ladder decay", {**values, "weight_decay": DECAY}, ground.spec.dims), ground)
+    values, precision = to_values(ground.config), ground.config.precision
+    subjects = [subject(name, worker.open("ladder", values, ground.graph.inputs),
+                        worker.open("ladder decay", {**values, "weight_decay": DECAY}, ground.graph.inputs), ground)
                 for name, worker in workers.items()] if rungs else []
     climbed = []
     for name in rungs:
@@ -148,7 +149,7 @@ def _climb(workers: Mapping[str, Worker], rungs: list[str], ground: Ground, boar
 def _run(workers: Mapping[str, Worker], ground: Ground, nudges: int, board: Board) -> Runs:
     """Whole runs in one precision: one per backend, and several with one weight nudged."""
     values, precision = _absolute(ground.config), ground.config.precision
-    trained = [p.name for p in ground.spec.trainable if p.init in ("normal", "uniform")]
+    trained = [p.name for p in ground.graph.trainable if p.init in ("normal", "uniform")]
     nudged = [trained[i * len(trained) // nudges] for i in range(min(nudges, len(trained)))]
 
     def whole(name: str, weight: str | None, label: str) -> Record:
@@ -174,7 +175,7 @@ def _run(workers: Mapping[str, Worker], ground: Ground, nudges: int, board: Boar
 
 def _absolute(config: Config) -> dict[str, Any]:
     """The configuration as plain values, with absolute paths: the worker stands elsewhere."""
-    values = config.model_dump(mode="json")
+    values = to_values(config)
     for key in ("data_dir", "store_dir"):
         values[key] = str(Path(values[key]).absolute()) if values[key] else None
     return values

@@ -1,4 +1,4 @@
-"""Tolerances, relative to what was summed into each element (core.rounding), with their reasons.
+"""Tolerances, relative to what was summed into each element (core.common.rounding), with their reasons.
 
 float64 decides semantics: a wrong constant (BatchNorm's biased variance, Adam's eps within the root) shows
 at 1e-2 to 1e-8, rounding at 1e-16 times the length of the longest sum. 1e-12 lies between by orders.

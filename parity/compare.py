@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.randomness import Array
+from core.common.arrays import Array
 
 # A number of this size rounds by as much as the smallest one that has all its digits: what is below may become 0.
 UNDERFLOW = {np.float32: float(np.finfo(np.float32).tiny) * 2.0**24, np.float64: np.finfo(np.float64).tiny * 2.0**53}

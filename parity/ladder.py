@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from core import rules
-from core.oracle import Layers
-from core.randomness import Array
-from core.rounding import Sized, rounded
-from core.state import State
+from core.common.arrays import Array
+from core.common.rounding import Sized, rounded
+from core.training.session import Session
+from core.training.state import State
+from parity import rules
 from parity.bounds import DRIFT, FORWARD, GRADIENT, STATISTICS, STEP
 from parity.compare import Gap, blamed, consensus, gap
 from parity.ground import Ground, Tensors
+from parity.oracle import Layers
 
 Gaps = dict[str, Gap]
 
@@ -58,8 +58,8 @@ class Subject:
     """One backend on common ground. `decaying` is its session for `ground.decaying`, which has a decay of its own."""
 
     backend: str
-    session: Any
-    decaying: Any
+    session: Session
+    decaying: Session
     ground: Ground
 
     @cached_property
@@ -71,7 +71,7 @@ class Subject:
         return losses, weights
 
 
-def subject(backend: str, session: Any, decaying: Any, ground: Ground) -> Subject:
+def subject(backend: str, session: Session, decaying: Session, ground: Ground) -> Subject:
     """Put the rows into both sessions and make them ready. Where DECAY is configured anyway, one session is both."""
     session.load_data("train", ground.train)
     session.load_data("valid", ground.valid)
@@ -120,7 +120,7 @@ def looking(measure: Callable[[Subject], Gaps]) -> Callable[[Subject], Gaps]:
 
 def sets(one: Subject) -> Gaps:
     """Every parameter once, in the optimizer group of the specification, and no group beside those."""
-    place = {p.name: p.group for p in one.ground.spec.trainable}
+    place = {p.name: p.group for p in one.ground.graph.trainable}
     groups = one.session.optimizer_groups()
     count = {name: sum(names.count(name) for names in groups.values()) for name in place}
     found = {name: Gap() if count[name] == 1 and name in groups.get(group, ()) else
@@ -180,7 +180,7 @@ def decay(one: Subject) -> Gaps:
     return _step(one.decaying, one.ground.decaying)
 
 
-def _step(session: Any, ground: Ground) -> Gaps:
+def _step(session: Session, ground: Ground) -> Gaps:
     """One step, link by link, each from what the session itself had before: what is off in one is not seen in the next.
     Frozen weights stay as they were.
 
@@ -195,18 +195,18 @@ def _step(session: Any, ground: Ground) -> Gaps:
     got: dict[str, Array] = {}
     want: Layers = {}
     others = {"step": gap(np.asarray(after.step), np.asarray(before.step + 1))}
-    others.update({p.name: Gap(problem="is frozen, and moved") for p in ground.spec.group("frozen")
+    others.update({p.name: Gap(problem="is frozen, and moved") for p in ground.graph.group("frozen")
                    if after.weights[p.name].tobytes() != before.weights[p.name].tobytes()})
     looser = GRADIENT[config.precision] / STEP[config.precision]
-    for p in ground.spec.trainable:
-        name = p.name
+    for p in ground.graph.trainable:
+        name, group = p.name, rules.group_of(ground.graph, p)
         exp_avg, exp_avg_sq = rounded(after.exp_avg[name]), rounded(after.exp_avg_sq[name])
-        gradient = rules.decayed(Sized(np.asarray(own[name], np.float64), looser * ground.gradients[name].size),
-                                 before.weights[name], config)
+        gradient = rules.decayed(group, Sized(np.asarray(own[name], np.float64), looser * ground.gradients[name].size),
+                                 before.weights[name])
         taken = rules.implied_gradient(before.exp_avg[name], exp_avg)
         want[f"exp_avg {name}"] = rules.first_moment(before.exp_avg[name], gradient)
         want[f"exp_avg_sq {name}"] = rules.second_moment(before.exp_avg_sq[name], taken)
-        want[name] = rules.stepped(p, config, before.weights[name], exp_avg, exp_avg_sq, before.step + 1)
+        want[name] = rules.stepped(group, before.weights[name], exp_avg, exp_avg_sq, before.step + 1)
         got.update({name: after.weights[name], f"exp_avg {name}": after.exp_avg[name],
                     f"exp_avg_sq {name}": after.exp_avg_sq[name]})
     return {**_held(got, want), **others}

@@ -11,10 +11,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from matplotlib import pyplot
 
-from core.config import Config
+from core.common.figures import COLOURS, inline_svg
+from core.common.files import write_text
+from core.config import Config, to_values
 from core.data import Dataset
-from core.figures import COLOURS, inline_svg
-from core.files import write_text
 from parity.compare import Gap
 from parity.ladder import Rung
 from parity.runs import FACTOR, Record, Runs, pair_floor, printed, relative
@@ -25,7 +25,7 @@ def write_report(path: Path, dataset: Dataset, config: Config, precisions: Seque
                  problems: Sequence[str]) -> None:
     """Write the report of a comparison to `path`, whole. What its reader must know about the data stands beside it."""
     template = Environment(loader=PackageLoader("parity", "."), autoescape=True).get_template("report.html.j2")
-    values = {**config.model_dump(mode="json"), "precision": ", ".join(precisions)}
+    values = {**to_values(config), "precision": ", ".join(precisions)}
     write_text(path, template.render(
         title=dataset.title, notes=dataset.notes, config=values, machine=machine, problems=problems,
         hardware=f"{platform.machine()}, {platform.system()}, {config.threads} thread(s), {config.device}",

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from core.backend import Session, open_session
-from core.config import Config, make_config
-from core.data import load_dataset
-from core.models import ADAM_EPS, build_spec
-from core.plan import EpochPlan, EpochResult
-from core.randomness import Array
-from core.run_folder import RunFolder, versions
-from core.state import State
-from core.trainer import Trainer
-from core.worker import tell
+from core.common.arrays import F64, Array
+from core.common.constants import ADAM_EPS
+from core.config import make_config
+from core.models.graph import Graph
+from core.runtime.backend import open_session
+from core.runtime.worker import tell
+from core.training.plan import EpochPlan, EpochResult
+from core.training.prepare import prepare
+from core.training.run_folder import RunFolder, versions
+from core.training.session import Session
+from core.training.state import State
+from core.training.trainer import Trainer
 from parity.compare import blamed, gap
 
 Values = dict[str, Any]
-F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,9 @@ def whole_run(backend: str, values: Values, nudged: str | None = None) -> Record
     """Train as the `train` command does, in a temporary run folder. Tells epoch and most epochs."""
     with tempfile.TemporaryDirectory(prefix="lmf-parity-") as scratch:
         config = make_config({**values, "output_path": scratch, "model_path": None})
-        dataset = load_dataset(config)
-        spec = build_spec(config, dataset.dims)
-        session = Recorder(open_session(backend, spec, config))
-        trainer = Trainer(session, spec, config, dataset, RunFolder(Path(scratch), config), backend)
+        dataset, graph = prepare(config)
+        session = Recorder(open_session(backend, graph, config))
+        trainer = Trainer(session, graph, config, dataset, RunFolder(Path(scratch), config), backend)
         trainer.load()
         if nudged:
             session.load_state(nudge(session.state(), nudged))
@@ -87,19 +86,20 @@ def whole_run(backend: str, values: Values, nudged: str | None = None) -> Record
         history = trainer.progress.history
         train, valid = (np.array([row[key] for row in history]) for key in ("train_loss", "valid_loss"))
         return Record(backend, nudged, np.array(session.steps), train, valid, metrics["best_epoch"], metrics["epochs"],
-                      session.predict("test"), metrics["test"], dataset.title, versions(backend), rounding(config))
+                      session.predict("test"), metrics["test"], dataset.title, versions(backend),
+                      rounding(graph, config.precision))
 
 
-def rounding(config: Config) -> float:
+def rounding(graph: Graph, precision: str) -> float:
     """Relative: four units in the last place, for a sum taken in another order.
 
     Without weight decay, a gradient that is rounding and nothing else (BatchNorm's weight in a dead channel) is a unit
     in the last place in one framework and none in the next. Adam makes of it a step of up to rate * eps / 1e-8, which
     no nudged weight shows: measured 3e-13 on synthetic IEMOCAP in float64. Float32 drifts by more in any case.
     """
-    if config.precision == "float32":
+    if precision == "float32":
         return 4 * 2.0**-23
-    rate = max(config.learning_rate, config.factor_learning_rate) if config.weight_decay == 0 else 0.0
+    rate = max((group.rate for group in graph.groups if group.decay == 0), default=0.0)
     return max(4.0, rate / ADAM_EPS) * 2.0**-52
 
 

@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.backend import BACKENDS, missing_reason
-from core.config import make_config
-from core.data import load_dataset
-from core.models import build_spec
-from core.state import initial_state
-from core.worker import Worker
+from core.config import make_config, to_values
+from core.runtime.backend import BACKENDS, missing_reason
+from core.runtime.worker import Worker
+from core.training.prepare import prepare
+from core.training.state import initial_state
 from parity.ground import DECAY, Ground
 from parity.ladder import Rung, Subject, climb, subject
 
@@ -35,20 +34,20 @@ def climbed(workers: Mapping[str, Worker], values: Mapping[str, Any], seeds: Seq
             rungs: Sequence[str] = RUNGS, batches: Sequence[int] = BATCHES) -> Iterator[tuple[int, int, Rung]]:
     """(seed, batch size, rung) of every backend, in sessions that are opened once."""
     config = make_config(values)
-    dataset = load_dataset(config)
-    spec = build_spec(config, dataset.dims)
-    resolved = config.model_dump(mode="json")
+    dataset, graph = prepare(config)
+    resolved = to_values(config)
     for key in ("data_dir", "store_dir"):  # the worker stands elsewhere
         resolved.pop(key)
     kept: list[Subject] = []
     for seed in seeds:
         for batch in batches:
             one = config.model_copy(update={"seed": seed, "batch_size": batch})
-            ground = Ground(spec, one, initial_state(spec, seed, config.precision), dataset.splits["train"].arrays,
+            ground = Ground(graph, one, initial_state(graph, seed, config.precision), dataset.splits["train"].arrays,
                             dataset.splits["valid"].arrays)
             if not kept:
-                kept = [subject(name, worker.open("alarms", resolved, dataset.dims),
-                                worker.open("alarms decay", {**resolved, "weight_decay": DECAY}, dataset.dims), ground)
+                decaying = {**resolved, "weight_decay": DECAY}
+                kept = [subject(name, worker.open("alarms", resolved, graph.inputs),
+                                worker.open("alarms decay", decaying, graph.inputs), ground)
                         for name, worker in workers.items()]
             subjects = [Subject(s.backend, s.session, s.decaying, ground) for s in kept]
             for name in rungs:

@@ -10,20 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.backend import BACKENDS, missing_reason
-from core.config import Config, make_config
-from core.models import InputDims, ModelSpec, build_spec
-from core.plan import Batch, EpochPlan, make_plan
-from core.randomness import Array
-from core.state import State
-from core.worker import RemoteSession, Worker
+from core.common.arrays import Array
+from core.config import Config, build_graph, make_config
+from core.data.published import feature_inputs
+from core.data.specs import InputSpec
+from core.models.graph import Graph
+from core.runtime.backend import BACKENDS, missing_reason
+from core.runtime.worker import RemoteSession, Worker
+from core.training.plan import Batch, EpochPlan, make_plan
+from core.training.state import State
 from parity import ladder
 from parity.ground import DECAY, Ground
 from parity_tests.divergences import assert_written, installed
 from parity_tests.states import SEED, STATES
 
-WIDTHS = {"audio_hidden": 5, "video_hidden": 3, "text_hidden": 6, "rank": 3, "weight_decay": DECAY,
-          "learning_rate": 0.001, "factor_learning_rate": 0.003, "seed": SEED}
+SUBNETS = {"audio_hidden": 5, "video_hidden": 3, "text_hidden": 6, "weight_decay": DECAY, "learning_rate": 0.001,
+           "factor_learning_rate": 0.003, "seed": SEED}
+WIDTHS = {**SUBNETS, "rank": 3}
 CASES: dict[str, dict[str, Any]] = {
     "three": {"dataset": "iemocap", **WIDTHS},
     "three scores": {"dataset": "pom", **WIDTHS},
@@ -32,30 +35,29 @@ CASES: dict[str, dict[str, Any]] = {
     "post fusion": {"dataset": "mosi", "apply_post_fusion_dropout": True, **WIDTHS},
     "frozen": {"dataset": "pom", "frozen": "audio_factor,video_factor,text_factor,fusion_weights,fusion_bias,"
                "audio_subnet.linear_2.bias,text_subnet.rnn.weight_hh_l0,text_subnet.linear_1.weight", **WIDTHS},
-    "tfn": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 6, **WIDTHS},
-    "tfn linear": {"dataset": "pom", "model": "tfn", "post_fusion_dim": 0, **WIDTHS},
-    "tfn audio": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 4, "modalities": "audio", **WIDTHS},
+    "tfn": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 6, **SUBNETS},
+    "tfn linear": {"dataset": "pom", "model": "tfn", "post_fusion_dim": 0, **SUBNETS},
+    "tfn audio": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 4, "modalities": "audio", **SUBNETS},
     "tfn post fusion": {"dataset": "mosi", "model": "tfn", "post_fusion_dim": 4, "modalities": "audio,text",
-                        "apply_post_fusion_dropout": True, **WIDTHS},
+                        "apply_post_fusion_dropout": True, **SUBNETS},
 }
 SIZES = {"audio": 7, "video": 4, "text": 6, "steps": 5}
 ROWS = 21  # batches of 8 leave a ragged last one of 5
 
 
-def dims_of(config: Config) -> InputDims:
-    """Widths of the modalities that are there."""
-    sizes = {m: SIZES[m] * (m in config.modalities) for m in ("audio", "video", "text")}
-    return InputDims(**sizes, steps=SIZES["steps"] * ("text" in config.modalities))
+def inputs_of_case(config: Config) -> tuple[InputSpec, ...]:
+    """The inputs that are there."""
+    return feature_inputs(**{m: SIZES[m] for m in config.modalities}, steps=SIZES["steps"])
 
 
 @cache
 def ground(precision: str, case: str, rows: int = ROWS, state: str = "initial") -> Ground:
     """What every backend is held to, made once. `rows`: of a batch, and of the validation split."""
     config = make_config({**CASES[case], "precision": precision, "batch_size": rows})
-    spec = build_spec(config, dims_of(config))
-    train = make_arrays(spec, precision)
+    graph = build_graph(config, inputs_of_case(config))
+    train = make_arrays(graph, precision)
     valid = {name: np.concatenate([value] * (1 + rows // ROWS))[:rows] for name, value in train.items()}
-    return Ground(spec, config, STATES[state](spec, precision), train, valid)
+    return Ground(graph, config, STATES[state](graph, precision), train, valid)
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Lab:
     backend: str
     case: str
     config: Config
-    spec: ModelSpec
+    graph: Graph
     session: RemoteSession
     state: State
     arrays: dict[str, Array]
@@ -77,8 +79,8 @@ class Lab:
 
     def batch(self, rows: slice, epoch: int = 0) -> Batch:
         """Rows in row order, with the dropout masks of that epoch."""
-        masks = self.plan(epoch, 8).masks
-        inputs = {m: self.arrays[m][rows] for m in self.spec.modalities}
+        masks = self.plan(epoch, ROWS).masks(0, 1)
+        inputs = {m: self.arrays[m][rows] for m in self.graph.input_names}
         return Batch(inputs, self.arrays["label"][rows], {name: mask[rows] for name, mask in masks.items()})
 
     def after_a_step(self) -> State:
@@ -89,21 +91,22 @@ class Lab:
         return after
 
     def plan(self, epoch: int, batch_size: int, rows: int = ROWS) -> EpochPlan:
-        return make_plan(self.spec, SEED, epoch, rows, batch_size, self.config.precision)
+        return make_plan(self.graph, self.config.model_copy(update={"batch_size": batch_size}), epoch, rows)
 
 
-def make_arrays(spec: ModelSpec, dtype: str, rows: int = ROWS) -> dict[str, Array]:
+def make_arrays(graph: Graph, dtype: str, rows: int = ROWS) -> dict[str, Array]:
     """Random features and labels; audio has a constant channel, as the published data has."""
     draw = np.random.default_rng(5)
     arrays: dict[str, Array] = {}
-    for modality in ("audio", "video", "text"):  # drawn for all, so that cases share their numbers
-        values = draw.normal(0.2, 0.7, (rows, *InputDims(**SIZES).row_shape(modality)))
+    for one in feature_inputs(**SIZES):  # drawn for all, so that cases share their numbers
+        modality = one.name
+        values = draw.normal(0.2, 0.7, (rows, *one.shape))
         if modality == "audio":
             values[:, 2] = 0.25
-        if modality in spec.modalities:
+        if modality in graph.input_names:
             arrays[modality] = values.astype(dtype)
-    arrays["label"] = (draw.integers(0, 2, rows) if spec.task == "classification"
-                       else draw.uniform(-3, 3, (rows, spec.output_dim)).astype(dtype))
+    arrays["label"] = (draw.integers(0, 2, rows) if graph.task.kind == "classification"
+                       else draw.uniform(-3, 3, (rows, graph.task.outputs)).astype(dtype))
     return arrays
 
 
@@ -127,11 +130,11 @@ def open_lab(workers: dict[str, Worker]) -> Any:
             workers[backend] = Worker(backend)
         common = ground(precision, case)
         session = workers[backend].open(f"{role} {precision} {case}", {**CASES[case], "precision": precision},
-                                        common.spec.dims)
+                                        common.graph.inputs)
         session.load_state(common.state)
         for split in ("train", "valid"):
             session.load_data(split, common.train)
-        return Lab(backend, case, common.config, common.spec, session, common.state, dict(common.train))
+        return Lab(backend, case, common.config, common.graph, session, common.state, dict(common.train))
 
     return open_one
 
@@ -142,9 +145,9 @@ def uncorrected(open_lab: Any, workers: dict[str, Worker]) -> Callable[..., Abst
 
     @contextmanager
     def one(backend: str, default: str, precision: str, case: str = "three") -> Iterator[Lab]:
-        lab = open_lab(backend, precision, case, "uncorrected")
+        open_lab(backend, precision, case)  # starts the worker
         with installed(workers[backend], default):
-            yield lab
+            yield open_lab(backend, precision, case, "uncorrected")  # a network is made of the blocks that are there
 
     return one
 

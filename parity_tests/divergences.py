@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from core.errors import RunFailed
-from core.worker import Worker
+from core.common.errors import RunFailed
+from core.runtime.worker import Worker
 from parity.ladder import Rung
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "divergences.md"
@@ -81,7 +81,8 @@ def differs(rung: Rung, tensor: str) -> float:
 
 @contextmanager
 def installed(worker: Worker, default: str, package: str = "parity_tests.defaults") -> Iterator[None]:
-    """Within the block, `worker` runs the framework's default of that name in place of the backend's own code.
+    """Within the block, `worker` runs the framework's default of that name in place of the backend's own code: what is
+    opened there is made of its blocks, its losses and its optimizer.
 
     `package`: whose file of that framework has it.
     """

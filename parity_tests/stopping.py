@@ -5,12 +5,11 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from core.backend import open_session
 from core.config import make_config
-from core.data import load_dataset
-from core.models import build_spec
-from core.run_folder import Row, RunFolder
-from core.trainer import Trainer
+from core.runtime.backend import open_session
+from core.training.prepare import prepare
+from core.training.run_folder import Row, RunFolder
+from core.training.trainer import Trainer
 
 
 class Stop(Exception):
@@ -20,9 +19,8 @@ class Stop(Exception):
 def train(backend: str, values: dict[str, Any], path: Path, resume: bool, stop_after: int) -> list[Row]:
     """Train in run folder `path` until the end, or until epoch `stop_after` is finished. Returns the history."""
     config = make_config(values)
-    dataset = load_dataset(config)
-    spec = build_spec(config, dataset.dims)
-    trainer = Trainer(open_session(backend, spec, config), spec, config, dataset, RunFolder(path, config), backend)
+    dataset, graph = prepare(config)
+    trainer = Trainer(open_session(backend, graph, config), graph, config, dataset, RunFolder(path, config), backend)
     trainer.load()
     if resume:
         trainer.resume()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from core.randomness import Array
+from core.common.arrays import Array
 from parity.compare import consensus, first_difference, gap
 
 WANT = {"a": np.arange(1.0, 10.0).reshape(3, 3), "b": np.linspace(-1, 1, 12)}

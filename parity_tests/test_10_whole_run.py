@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from core.backend import missing_reason
-from core.worker import Worker
+from core.runtime.backend import missing_reason
+from core.runtime.worker import Worker
 from parity.runs import Record, judge
 
 ROOT = Path(__file__).parents[1]

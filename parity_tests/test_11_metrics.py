@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.metrics import evaluate
+from core.training.metrics import evaluate
 from parity.runs import printed
 from parity_tests.conftest import Lab
 
@@ -18,12 +18,11 @@ def test_metrics_agree_to_the_last_printed_digit(lab: Lab, open_lab: Any, precis
     No prediction lies within 1e-2 of where a rounded or signed score changes, so that accuracies are the same.
     """
     reference = open_lab("torch", precision, case, "reference")
-    names = [f"output {i}" for i in range(1 if lab.spec.output_dim == 1 else lab.spec.output_dim)]
     for one in (lab, reference):  # weights after a little training, so that predictions vary
         one.session.load_state(reference.state)
     reference.session.train_epoch(reference.plan(0, 8))
     lab.session.load_state(reference.session.state())
-    got, want = (evaluate(one.spec.task, one.session.predict("valid"), one.arrays["label"], names)
+    got, want = (evaluate(one.graph.task, one.session.predict("valid"), one.arrays["label"])
                  for one in (lab, reference))
     if precision == "float64":
         assert printed(got) == printed(want)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.backend import BACKENDS, missing_reason
-from core.worker import Worker
+from core.runtime.backend import BACKENDS, missing_reason
+from core.runtime.worker import Worker
 
 VALUES = {"dataset": "pom", "data": "synthetic", "modalities": "audio,video", "epochs": 6, "batch_size": 64,
           "precision": "float64", "learning_rate": 0.003, "weight_decay": 0.001}

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.backend import missing_reason
-from core.tables.statistics import interval
-from core.worker import Worker
+from core.runtime.backend import missing_reason
+from core.runtime.worker import Worker
+from core.studies.tables.statistics import interval
 
 VALUES = {"dataset": "mosi", "data": "synthetic", "batch_size": 32, "epochs": 15, "learning_rate": 0.001,
           "factor_learning_rate": 0.0005, "weight_decay": 0.001}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.randomness import Array
+from core.common.arrays import Array
 from parity.compare import assert_same
 from parity.runs import Record, judge, nudge, rounding
 from parity_tests.conftest import ROWS, Lab
@@ -60,7 +60,7 @@ def record(lab: Lab, nudged: str | None = None) -> Record:
     lab.session.load_state(nudge(lab.state, nudged) if nudged else lab.state)
     losses = np.concatenate([lab.session.train_epoch(lab.plan(epoch, 8)).losses for epoch in range(EPOCHS)])
     return Record(lab.backend, nudged, losses, losses, losses, len(losses), len(losses), np.zeros(0), {}, "", {},
-                  rounding(lab.config))
+                  rounding(lab.graph, lab.config.precision))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def reference(open_lab: Any) -> Callable[[str, str], tuple[Record, list[Record]]
     @cache
     def one(precision: str, case: str) -> tuple[Record, list[Record]]:
         lab: Lab = open_lab("torch", precision, case, "reference")
-        names = [p.name for p in lab.spec.trainable if p.init in ("normal", "uniform")]
+        names = [p.name for p in lab.graph.trainable if p.init in ("normal", "uniform")]
         return record(lab), [record(lab, names[i * len(names) // NUDGES]) for i in range(NUDGES)]
 
     return one

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.backend import BACKENDS, missing_reason
+from core.runtime.backend import BACKENDS, missing_reason
 from parity.ladder import RUNGS
 from parity_tests import alarms
 

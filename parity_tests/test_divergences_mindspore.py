@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.backend import missing_reason
-from core.worker import Worker
+from core.runtime.backend import missing_reason
+from core.runtime.worker import Worker
 from parity_tests import test_rungs as rungs
 from parity_tests.conftest import ROWS, Lab
 from parity_tests.divergences import differs, fails
@@ -46,7 +46,7 @@ def test_mint_adam_does_nothing(uncorrected: Uncorrected) -> None:
     with uncorrected("mindspore", "mint_adam", "float32") as lab:
         fails(rungs.test_adam, lab, "initial", match="exp_avg audio_factor")
         after = lab.after_a_step().weights
-        assert all((after[p.name] == lab.state.weights[p.name]).all() for p in lab.spec.trainable)
+        assert all((after[p.name] == lab.state.weights[p.name]).all() for p in lab.graph.trainable)
 
 
 def test_statistics_are_no_parameters(uncorrected: Uncorrected, written: Written) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import UserError
-from core.worker import Worker
+from core.common.errors import UserError
+from core.runtime.worker import Worker
 from parity_tests import test_rungs as rungs
 from parity_tests.conftest import ROWS, Lab
 from parity_tests.divergences import Altered, differs, fails, installed
@@ -42,9 +42,9 @@ def test_epsilon_of_batch_norm(uncorrected: Uncorrected, written: Written) -> No
 
 
 def test_one_row(uncorrected: Uncorrected, written: Written) -> None:
-    with uncorrected("paddle", "batch_norm_of_one_row", "float64") as lab:  # 5e-6: eps beside a variance of 1
+    with uncorrected("paddle", "batch_norm", "float64") as lab:  # 5e-6: eps beside a variance of 1
         fails(rungs.test_train_mode, lab, 1, match="audio_subnet.norm")
-    with uncorrected("paddle", "batch_norm_of_one_row", "float32") as lab:
+    with uncorrected("paddle", "batch_norm", "float32") as lab:
         batch = lab.batch(slice(0, 1))
         got = lab.session.forward(batch, True)["audio_subnet.norm"]
         np.testing.assert_array_equal(got, batch.inputs["audio"])  # passed through
@@ -56,7 +56,7 @@ def test_lr_is_no_key_of_a_group(uncorrected: Uncorrected, written: Written) -> 
     with uncorrected("paddle", "adam_with_lr_groups", "float32") as lab:
         differs(rungs.climbed(lab, "adam"), "audio_factor")
         after = lab.after_a_step().weights
-        steps = {p.name: np.abs(after[p.name] - lab.state.weights[p.name]).max() for p in lab.spec.trainable}
+        steps = {p.name: np.abs(after[p.name] - lab.state.weights[p.name]).max() for p in lab.graph.trainable}
         assert steps["audio_factor"] == pytest.approx(steps["fusion_weights"], rel=1e-3)  # configured: three times
         written(steps["audio_factor"])
 
@@ -82,7 +82,7 @@ def test_linear_layout(uncorrected: Uncorrected, written: Written) -> None:
 
 
 def test_initial_range_of_linear(worker: Worker, lab: Lab, written: Written) -> None:
-    shapes = {p.name: p.shape for p in lab.spec.trainable if "linear" in p.name}
+    shapes = {p.name: p.shape for p in lab.graph.trainable if "linear" in p.name}
     values = worker.run(f"{DEFAULTS}:initial", shapes, "float32")
     assert all((value == 0).all() for name, value in values.items() if name.endswith("bias"))
     session = Altered(lab.session, state=lambda: replace(lab.state, weights={**lab.state.weights, **values}))
@@ -104,7 +104,7 @@ def test_autocast_on_the_cpu(worker: Worker, lab: Lab) -> None:
 
     def check() -> None:
         try:
-            worker.open("mixed", {"dataset": "iemocap", "amp_level": "O1"}, lab.spec.dims)
+            worker.open("mixed", {"dataset": "iemocap", "amp_level": "O1"}, lab.graph.inputs)
         except UserError as error:
             assert "Paddle's CPU kernels ignore mixed precision" in str(error)
         else:
@@ -128,8 +128,8 @@ def test_deployment(worker: Worker, lab: Lab, tmp_path: Path) -> None:
     answers = worker.run(f"{DEFAULTS}:export_for_inference", str(tmp_path))
     assert (answers["files"], answers["json"]) == (".json .pdiparams", "")
     assert answers["gpu"] and "Cannot open" in answers["pdmodel"] and "memory_optimize_pass" in answers["memory"]
-    widths = {m: lab.spec.dims.row_shape(m) for m in lab.spec.modalities}
+    widths = {one.name: one.shape for one in lab.graph.inputs}
     path = tmp_path / "lmf.json"
     assert [file.suffix for file in lab.session.export(path, "json")] == [".json", ".pdiparams"]
     for rows in (1, 2, 5):
-        assert worker.run(f"{DEFAULTS}:exported_shape", str(path), widths, rows) == [rows, lab.spec.output_dim]
+        assert worker.run(f"{DEFAULTS}:exported_shape", str(path), widths, rows) == [rows, lab.graph.task.outputs]

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-import core.run_folder
-from core import oracle, rules
-from core.checkpoint import Checkpoint
-from core.config import Config
+import core.training.run_folder
+from core.common.arrays import Array
+from core.common.constants import ADAM_BETAS, ADAM_EPS
+from core.common.rounding import Operand, Sized, sized, sqrt
+from core.config.flags import make_parser, read_values
 from core.data import load_dataset
-from core.flags import make_parser, read_values
-from core.models import ADAM_BETAS, ADAM_EPS, ParameterSpec
-from core.plan import EpochPlan
-from core.randomness import Array
-from core.rounding import Operand, Sized, sized, sqrt
-from core.trainer import Trainer
+from core.models.graph import Group
+from core.training.checkpoint import Checkpoint
+from core.training.plan import EpochPlan
+from core.training.trainer import Trainer
+from parity import oracle, rules
 from parity_tests import test_9_drift as drift
 from parity_tests import test_rungs as rungs
 from parity_tests.conftest import ROWS, Lab
@@ -81,7 +81,7 @@ def test_type_bool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     parser = argparse.ArgumentParser()
     parser.add_argument("--cuda", type=bool)
     assert parser.parse_args(["--cuda", "False"]).cuda is True
-    monkeypatch.setattr("core.flags._boolean", lambda name, text: bool(text))
+    monkeypatch.setattr("core.config.flags._boolean", lambda name, text: bool(text))
     fails(test_old_flags.test_one_warning, capsys, *test_old_flags.WARNED[0], match="cpu")
 
 
@@ -127,11 +127,9 @@ def test_no_seed(lab: Lab) -> None:
 
 def test_adam_of_torch_1(monkeypatch: pytest.MonkeyPatch, lab: Lab, written: Written) -> None:
     """torch 1.0 added eps before the correction: lr sqrt(c2) / c1 m / (sqrt(v) + eps)."""
-    def old(p: ParameterSpec, config: Config, weight: Operand, exp_avg: Operand, exp_avg_sq: Operand,
-            step: int) -> Sized:
+    def old(group: Group, weight: Operand, exp_avg: Operand, exp_avg_sq: Operand, step: int) -> Sized:
         c1, c2 = (1 - beta**step for beta in ADAM_BETAS)
-        rate = config.factor_learning_rate if p.group == "factors" else config.learning_rate
-        return sized(weight) - sized(exp_avg) / (sqrt(sized(exp_avg_sq)) + ADAM_EPS) * (rate * np.sqrt(c2) / c1)
+        return sized(weight) - sized(exp_avg) / (sqrt(sized(exp_avg_sq)) + ADAM_EPS) * (group.rate * np.sqrt(c2) / c1)
 
     monkeypatch.setattr(rules, "stepped", old)
     fails(rungs.test_adam, lab, "initial", match=": audio_factor")
@@ -153,11 +151,11 @@ def test_restart_in_the_same_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """One path for every run: the second would write over the first."""
     monkeypatch.setattr(test_train_command, "new_run_folder", lambda config, backend: tmp_path / "results")
     fails(test_train_command.test_run_folders_are_numbered, tmp_path, match="results")
-    assert core.run_folder.new_run_folder is not test_train_command.new_run_folder
+    assert core.training.run_folder.new_run_folder is not test_train_command.new_run_folder
 
 
 def test_parameters_by_position(lab: Lab) -> None:
-    names = [p.name for p in lab.spec.trainable]
+    names = [p.name for p in lab.graph.trainable]
     groups = {"factors": names[:3], "others": names[5:]}
     assert names[3:5] == ["fusion_weights", "fusion_bias"]
     fails(rungs.test_sets,
@@ -175,9 +173,9 @@ def test_factors_in_a_plain_list(lab: Lab, workers: Any) -> None:
 
 def test_product_of_sums(monkeypatch: pytest.MonkeyPatch, written: Written) -> None:
     """Equations 6 and 7 in the place of equation 8."""
-    def product(spec: Any, w: dict[str, Any], hidden: list[Any]) -> Any:
+    def product(graph: Any, w: dict[str, Any], hidden: list[Any]) -> Any:
         parts = [np.einsum("bd,rdo->bo", oracle._with_one(h), w[f"{m}_factor"])
-                 for m, h in zip(spec.modalities, hidden, strict=True)]
+                 for m, h in zip(graph.input_names, hidden, strict=True)]
         return np.prod(parts, axis=0) + w["fusion_bias"]
 
     monkeypatch.setattr(oracle, "_full_tensor", product)

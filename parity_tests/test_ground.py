@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from core import oracle
-from core.losses import summed_loss
+from core.training.losses import loss_of
+from parity import oracle
 from parity_tests.conftest import ground
 
 
@@ -17,15 +17,16 @@ def test_gradients_are_the_slope_of_the_loss(case: str) -> None:
     a few roundoffs, and their difference is divided by 2e-5.
     """
     common = ground("float64", case)
-    spec, weights, batch = common.spec, common.state.weights, common.batch
-    assert list(common.gradients) == [p.name for p in spec.trainable]
+    graph, weights, batch = common.graph, common.state.weights, common.batch
+    loss = loss_of(common.config)
+    assert list(common.gradients) == [p.name for p in graph.trainable]
     for name, gradient in common.gradients.items():
         size = float(np.linalg.norm(gradient.value))
         assert size > 0, f"{name}: the gradient is zero"
         losses = []
         for sign in (1, -1):
             moved = {**weights, name: weights[name] + sign * 1e-5 * gradient.value / size}
-            losses.append(summed_loss(oracle.forward(spec, moved, batch, train=True)["output"], batch.label))
+            losses.append(loss.value(oracle.forward(graph, moved, batch, train=True)["output"], batch.label))
         roundoff = 8 * 2.0**-52 * losses[0] / 2e-5
         np.testing.assert_allclose((losses[0] - losses[1]) / 2e-5, size, rtol=1e-6, atol=roundoff, err_msg=name)
 
@@ -34,5 +35,5 @@ def test_masks_matter(case: str) -> None:
     """Train mode without masks has another output: the rung of train mode sees them."""
     common = ground("float64", case)
     bare = replace(common.batch, masks={})
-    without = oracle.forward(common.spec, common.state.weights, bare, train=True)["output"]
+    without = oracle.forward(common.graph, common.state.weights, bare, train=True)["output"]
     assert np.abs(common.training["output"].value - without).max() > 0.01 * np.abs(without).max()

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.backend import BACKENDS, missing_reason
-from core.worker import Worker
+from core.runtime.backend import BACKENDS, missing_reason
+from core.runtime.worker import Worker
 from parity.ladder import RUNGS
 from parity_tests.mutations import FAULTS
 from parity_tests.mutations.climbing import accused, climbed

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import oracle
-from core.backend import missing_reason
-from core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from core.config import make_config
+from core.common.arrays import Array
+from core.config import changed, to_values
 from core.convert import convert
-from core.plan import Batch
-from core.randomness import Array
-from core.trainer import full_state
-from core.worker import Worker
+from core.runtime.backend import missing_reason
+from core.runtime.worker import Worker
+from core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from core.training.plan import Batch
+from core.training.trainer import full_state
+from parity import oracle
 from parity.compare import assert_same
 from tests.data_samples import REAL
 from tests.running import run
@@ -47,10 +47,13 @@ def rows(checkpoint: Checkpoint) -> dict[str, Array]:
     """Features with the means and deviations that the checkpoint's BatchNorm has seen; text as word vectors."""
     draw, weights = np.random.default_rng(4), checkpoint.state.weights
     arrays = {}
-    for modality in ("audio", "video"):
-        mean, var = (weights[f"{modality}_subnet.norm.running_{key}"] for key in ("mean", "var"))
-        arrays[modality] = (mean + np.sqrt(var) * draw.normal(size=(ROWS, len(mean)))).astype(np.float32)
-    arrays["text"] = draw.normal(0, 0.4, (ROWS, checkpoint.dims.steps, checkpoint.dims.text)).astype(np.float32)
+    for one in checkpoint.inputs:
+        if one.layout == "sequence":
+            values = draw.normal(0, 0.4, (ROWS, *one.shape))
+        else:
+            mean, var = (weights[f"{one.name}_subnet.norm.running_{key}"] for key in ("mean", "var"))
+            values = mean + np.sqrt(var) * draw.normal(size=(ROWS, *one.shape))
+        arrays[one.name] = values.astype(np.float32)
     return arrays
 
 
@@ -62,9 +65,9 @@ def logits(workers: dict[str, Worker], backend: str, precision: str, path: Path)
     if backend not in workers:
         workers[backend] = Worker(backend)
     checkpoint = load_checkpoint(path)
-    values = {**checkpoint.config.model_dump(mode="json"), "precision": precision}
-    session = workers[backend].open(f"published {path.stem} {precision}", values, checkpoint.dims)
-    session.load_state(full_state(checkpoint, checkpoint.spec, make_config(values)))
+    config = changed(checkpoint.config, {"precision": precision})
+    session = workers[backend].open(f"published {path.stem} {precision}", to_values(config), checkpoint.inputs)
+    session.load_state(full_state(checkpoint, checkpoint.graph, config))
     session.load_data("input", rows(checkpoint))
     output: Array = session.predict("input")
     assert output.dtype == np.dtype(precision)
@@ -74,9 +77,9 @@ def logits(workers: dict[str, Worker], backend: str, precision: str, path: Path)
 @pytest.mark.parametrize("emotion", CELLS)
 def test_the_architecture_is_the_published_one(converted: Callable[[str], Path], emotion: str) -> None:
     checkpoint = load_checkpoint(converted(emotion))
-    config, dims = checkpoint.config, checkpoint.dims
+    config, shapes = checkpoint.config, {one.name: one.shape for one in checkpoint.inputs}
     assert (config.audio_hidden, config.video_hidden, config.text_hidden, config.rank) == CELLS[emotion]
-    assert (dims.audio, dims.video, dims.text, dims.steps, config.text_out) == (74, 35, 300, 20, 64)
+    assert shapes == {"audio": (74,), "video": (35,), "text": (20, 300)} and config.text_out == 64
     assert (config.dataset, config.emotion, config.output_dim) == ("iemocap", emotion, 2)
 
 
@@ -85,7 +88,8 @@ def test_logits_agree_with_the_oracle(workers: dict[str, Worker], converted: Cal
                                       precision: str, emotion: str) -> None:
     path = converted(emotion)
     checkpoint = load_checkpoint(path)
-    want = oracle.forward(checkpoint.spec, checkpoint.state.weights, Batch(rows(checkpoint), np.zeros(0), {}))["output"]
+    batch = Batch(rows(checkpoint), np.zeros(0), {})
+    want = oracle.forward(checkpoint.graph, checkpoint.state.weights, batch)["output"]
     assert np.ptp(want, axis=0).min() > 0.1, "all rows are alike: a wrong weight may not show"
     assert_same({"logits": logits(workers, backend, precision, path)}, {"logits": want}, LOGITS[precision])
 
@@ -109,6 +113,7 @@ def test_infer_reads_a_converted_checkpoint(converted: Callable[[str], Path], tm
     np.savez(tmp_path / "rows.npz", **rows(checkpoint))
     run(tmp_path, backend, "infer", "--checkpoint", str(path), "--input", "rows.npz", "--precision", "float64")
     got = np.load(tmp_path / "predictions.npy", allow_pickle=False)
-    want = oracle.forward(checkpoint.spec, checkpoint.state.weights, Batch(rows(checkpoint), np.zeros(0), {}))["output"]
+    batch = Batch(rows(checkpoint), np.zeros(0), {})
+    want = oracle.forward(checkpoint.graph, checkpoint.state.weights, batch)["output"]
     odds = np.exp(want - want.max(axis=1, keepdims=True))
     np.testing.assert_allclose(got, odds / odds.sum(axis=1, keepdims=True), rtol=1e-11)

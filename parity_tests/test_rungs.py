@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.backend import BACKENDS, missing_reason
+from core.runtime.backend import BACKENDS, missing_reason
 from parity.ladder import RUNGS, Rung, climb
 from parity_tests.conftest import ROWS, Lab
 

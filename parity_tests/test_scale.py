@@ -1,4 +1,4 @@
-"""What core.data.scale refuses for its scale is what BatchNorm loses in every backend."""
+"""What core.training.scale refuses for its scale is what BatchNorm loses in every backend."""
 from __future__ import annotations
 
 from contextlib import nullcontext
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.data.scale import scale_notes
-from core.errors import UserError
+from core.common.errors import UserError
+from core.training.scale import scale_notes
 from parity_tests.conftest import ROWS
 
 
@@ -23,4 +23,4 @@ def test_what_is_refused_for_its_scale_is_lost(open_lab: Any, backend: str, prec
     lost = bool((normal == normal[0]).all())
     assert lost is (precision == "float32" and scale > 1e18)
     with pytest.raises(UserError) if lost else nullcontext():
-        scale_notes({**lab.arrays, "audio": audio}, lab.config, "here")
+        scale_notes({**lab.arrays, "audio": audio}, lab.graph, lab.config, "here")

@@ -1,7 +1,7 @@
 """The witness of a backend, LMF as its lmf.py has it: what it makes of rows, what it reads, and that it stands alone.
 
 Both sides are off by roundings, so they may differ by twice what one of them may be off. Elements are measured by the
-sizes that the oracle has for them (core.rounding).
+sizes that the oracle has for them (core.common.rounding).
 """
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.backend import BACKENDS, missing_reason
-from core.checkpoint import load_checkpoint, save_checkpoint
-from core.config import Config, make_config
+from core.common.arrays import Array
+from core.common.errors import RunFailed
+from core.config import Config, build_graph, make_config
 from core.convert import convert
 from core.data import load_dataset
-from core.errors import RunFailed
-from core.models import ModelSpec, build_spec
-from core.oracle import Layers
-from core.randomness import Array
-from core.rules import running_statistics
-from core.state import State, initial_state
-from core.worker import Worker
+from core.models.graph import Graph
+from core.runtime.backend import BACKENDS, missing_reason
+from core.runtime.worker import Worker
+from core.training.checkpoint import load_checkpoint, save_checkpoint
+from core.training.state import State, initial_state
 from parity.bounds import FORWARD, GRADIENT, STATISTICS
 from parity.compare import assert_same, gap
 from parity.ground import Ground, Tensors
-from parity_tests.conftest import CASES, ROWS, Lab, dims_of
+from parity.oracle import Layers
+from parity.rules import running_statistics
+from parity_tests.conftest import CASES, ROWS, Lab, inputs_of_case
 from parity_tests.test_published_weights import CELLS, LOGITS, logits
 from parity_tests.test_published_weights import rows as published_rows
 from parity_tests.witnesses import Seen, sizes_of
@@ -87,11 +87,11 @@ def typed(tensors: Tensors, backend: str) -> dict[str, Array]:
     return {name: value.astype(PRECISE[backend]) for name, value in tensors.items()}
 
 
-def three(**values: Any) -> tuple[ModelSpec, Config, dict[str, Array]]:
+def three(**values: Any) -> tuple[Graph, Config, dict[str, Array]]:
     """A small LMF for scores, without data: three modalities if no others are asked for, initial weights in float32."""
     config = make_config({**CASES["three scores"], **values})
-    spec = build_spec(config, dims_of(config))
-    return spec, config, dict(initial_state(spec, 3, "float32").weights)
+    graph = build_graph(config, inputs_of_case(config))
+    return graph, config, dict(initial_state(graph, 3, "float32").weights)
 
 
 def hold(what: str, got: Tensors, want: Tensors, sizes: Layers, tolerance: float) -> None:
@@ -110,10 +110,10 @@ def test_the_session_computes_what_the_witness_computes(
     lab: Lab = open_lab(backend, precision, case, "held to the witness")
     state = after_training(lab.state)
     config = lab.config.model_copy(update={"batch_size": rows})
-    ground = Ground(lab.spec, config, state, lab.arrays, lab.arrays)
-    batch, spec = ground.batch, ground.spec
-    assert set(batch.masks) == {f"{m}_subnet" for m in spec.modalities}
-    witness: Seen = worker.run(f"parity_tests.witnesses.{backend}:seen", sizes_of(spec, config), state.weights, batch)
+    ground = Ground(lab.graph, config, state, lab.arrays, lab.arrays)
+    batch, graph = ground.batch, ground.graph
+    assert set(batch.masks) == {f"{m}_subnet" for m in graph.input_names}
+    witness: Seen = worker.run(f"parity_tests.witnesses.{backend}:seen", sizes_of(graph), state.weights, batch)
     lab.session.load_state(state)
     loss, gradients = lab.session.gradients(batch)
     for what, train, layers, want in (("evaluation", False, ground.evaluation, witness.evaluation),
@@ -126,7 +126,7 @@ def test_the_session_computes_what_the_witness_computes(
         assert all(np.abs(gradient).max() > 0 for gradient in witness.gradients.values())
     lab.session.train_epoch(ground.one_step)
     after = lab.session.state().weights
-    statistics = running_statistics(spec, state.weights, lab.arrays, ground.one_step)
+    statistics = running_statistics(graph, state.weights, lab.arrays, ground.one_step)
     hold("after a step", {name: after[name] for name in statistics}, witness.statistics, statistics,
          STATISTICS[precision])
     assert all((after[name] == state.weights[name]).all() for name in statistics) is (rows == 1 or not statistics)
@@ -139,9 +139,9 @@ def test_a_checkpoint_of_a_run(worker: Worker, tmp_path: Path, backend: str, pre
     worker.run("parity_tests.stopping:train", backend, values, tmp_path, False, 0)
     checkpoint = load_checkpoint(tmp_path)
     test = load_dataset(checkpoint.config).splits["test"].arrays
-    ground = Ground(checkpoint.spec, checkpoint.config, checkpoint.state, test, test)
-    inputs = {m: test[m].astype(precision) for m in checkpoint.spec.modalities}
-    want = worker.run(f"parity_tests.witnesses.{backend}:outputs", sizes_of(checkpoint.spec, checkpoint.config),
+    ground = Ground(checkpoint.graph, checkpoint.config, checkpoint.state, test, test)
+    inputs = {m: test[m].astype(precision) for m in checkpoint.graph.input_names}
+    want = worker.run(f"parity_tests.witnesses.{backend}:outputs", sizes_of(checkpoint.graph),
                       checkpoint.state.weights, inputs)
     got = np.load(tmp_path / "predictions_test.npy")
     hold("test split", {"output": got}, {"output": want}, {"output": ground.predictions}, FORWARD[precision])
@@ -154,7 +154,7 @@ def test_published_weights_of_every_port(worker: Worker, files: Callable[[str], 
     for name in OWN_FILES[port]:
         checkpoint = convert(folder / name, {"max_len": published_files.STEPS})
         weights, inputs = typed(checkpoint.state.weights, backend), typed(published_files.rows(), backend)
-        sizes = sizes_of(checkpoint.spec, checkpoint.config)
+        sizes = sizes_of(checkpoint.graph)
         got = worker.run(f"parity_tests.witnesses.{backend}:outputs", sizes, weights, inputs)
         assert_same({name: got}, {name: np.load(folder / f"{port}.npy")}, max(BOUND[backend], BOUND[port]))
 
@@ -165,7 +165,7 @@ def test_published_files_read_by_their_framework(worker: Worker, files: Callable
     for name in OWN_FILES[backend]:
         checkpoint = convert(folder / name, {"max_len": published_files.STEPS})
         got = worker.run(f"parity_tests.witnesses.{backend}:outputs_of_file",
-                         sizes_of(checkpoint.spec, checkpoint.config), str(folder / name), published_files.rows())
+                         sizes_of(checkpoint.graph), str(folder / name), published_files.rows())
         assert_same({name: got}, {name: np.load(folder / f"{backend}.npy")}, LOGITS[got.dtype.name])
 
 
@@ -177,7 +177,7 @@ def test_the_published_paddle_checkpoints(workers: dict[str, Worker], worker: Wo
         pytest.skip(f"{source}: no such file; set LMF_REAL_DATA to the folder that holds lmf_paddle_checkpoints")
     save_checkpoint(ours, convert(source, {"emotion": emotion}))
     checkpoint = load_checkpoint(ours)
-    sizes, precision = sizes_of(checkpoint.spec, checkpoint.config), PRECISE[backend]
+    sizes, precision = sizes_of(checkpoint.graph), PRECISE[backend]
     weights, inputs = typed(checkpoint.state.weights, backend), typed(published_rows(checkpoint), backend)
     want = {"logits": worker.run(f"parity_tests.witnesses.{backend}:outputs", sizes, weights, inputs)}
     assert_same({"logits": logits(workers, backend, precision, ours)}, want, LOGITS[precision])
@@ -187,8 +187,8 @@ def test_the_published_paddle_checkpoints(workers: dict[str, Worker], worker: Wo
 
 
 def test_what_does_not_fit_is_refused(worker: Worker, backend: str) -> None:
-    spec, config, weights = three()
-    sizes = sizes_of(spec, config)
+    graph, _config, weights = three()
+    sizes = sizes_of(graph)
 
     def refused(match: str, **changes: Array | None) -> None:
         given = {name: value for name, value in {**weights, **changes}.items() if value is not None}
@@ -206,10 +206,10 @@ def test_initial_values_are_drawn_as_ours(worker: Worker, backend: str) -> None:
     """By another generator, from the same distributions. A largest of n uniform draws is below 0.9 of their bound with
     a probability of 0.9^n; a standard deviation of n normal ones is off by 1 / sqrt(2 n) of itself.
     """
-    spec, config, _ = three(audio_hidden=40, video_hidden=40, text_hidden=40, rank=40)
-    drawn = worker.run(f"parity_tests.witnesses.{backend}:initial", sizes_of(spec, config))
-    assert drawn.keys() == {p.name for p in spec.parameters}
-    for p in spec.parameters:
+    graph, _config, _ = three(audio_hidden=40, video_hidden=40, text_hidden=40, rank=40)
+    drawn = worker.run(f"parity_tests.witnesses.{backend}:initial", sizes_of(graph))
+    assert drawn.keys() == {p.name for p in graph.parameters}
+    for p in graph.parameters:
         value = drawn[p.name]
         assert value.shape == p.shape and value.dtype == np.float32, p.name
         if p.init in ("ones", "zeros"):
@@ -225,12 +225,12 @@ def test_initial_values_are_drawn_as_ours(worker: Worker, backend: str) -> None:
 @pytest.mark.parametrize("modality", ["audio", "video", "text"])
 def test_dropout_is_the_frameworks_own(worker: Worker, backend: str, modality: str) -> None:
     """Where the tests above put masks: at its rate in training, within six standard deviations, nothing elsewhere."""
-    spec, config, _ = three(audio_dropout=0.3, video_dropout=0.3, text_dropout=0.3)
+    graph, _config, _ = three(audio_dropout=0.3, video_dropout=0.3, text_dropout=0.3)
     name, count = f"parity_tests.witnesses.{backend}:dropped", 20000
-    trained = worker.run(name, sizes_of(spec, config), modality, count, True)
+    trained = worker.run(name, sizes_of(graph), modality, count, True)
     assert abs((trained == 0).mean() - 0.3) < 6 * np.sqrt(0.3 * 0.7 / count)
     np.testing.assert_allclose(trained[trained != 0], 1 / 0.7, rtol=1e-6)
-    assert (worker.run(name, sizes_of(spec, config), modality, count, False) == 1).all()
+    assert (worker.run(name, sizes_of(graph), modality, count, False) == 1).all()
 
 
 def test_the_example_runs(worker: Worker, backend: str) -> None:

@@ -26,9 +26,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.backend import BACKENDS, missing_reason
-from core.errors import RunFailed, UserError, one_line
-from core.guard import guarded
+from core.common.errors import RunFailed, UserError, one_line
+from core.common.guard import guarded
+from core.runtime.backend import BACKENDS, missing_reason
 from parity.bounds import DRIFT, FORWARD
 from tests.differences import Difference, evaluation_differences, history, run_differences
 

@@ -40,7 +40,7 @@ if "SIGNAL_AT" in os.environ:
 """
 MAIN = """
 import sys
-from core.guard import guarded, resumable
+from core.common.guard import guarded, resumable
 def action():
 {body}
 if __name__ == "__main__":

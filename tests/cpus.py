@@ -30,8 +30,8 @@ LEVELS = {  # MKL_DEBUG_CPU_TYPE is for the MKL of 2019 that Paddle has, and GLI
 }
 NAMES = (*LEVELS, "busy")
 # What is left out: files whose tests neither compute with a framework or a sum, nor wait for another process.
-OTHERS = ("config", "configs", "convert_refused", "data_store", "data_unpickle", "files", "old_flags", "published",
-          "setup", "tables_files", "tables_figures")
+OTHERS = ("config", "configs", "convert_refused", "data_store", "data_unpickle", "files", "graph", "keys",
+          "model_table", "old_flags", "published", "setup", "tables_files", "tables_figures")
 SHORT = (
     "tests/test_randomness.py::test_pinned_weights",
     "tests/test_data_synthetic.py::test_same_bytes_everywhere[pom]",

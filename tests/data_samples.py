@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.common.errors import UserError
 from core.config import Config, make_config
-from core.errors import UserError
 
 REAL = Path(os.environ.get("LMF_REAL_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
 WIDTH = {"covarep": 4, "facet": 3}

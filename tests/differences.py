@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from core.randomness import Array
+from core.common.arrays import Array
 from parity.compare import gap
 
 KINDS = ("weights/", "exp_avg/", "exp_avg_sq/")  # the state: neither tree may have a tensor that the other has not

@@ -27,12 +27,12 @@ from typing import Any
 
 import optuna
 
-from core import search
-from core.backend import BACKENDS
 from core.data import load_dataset
-from core.search_worker import Task, base_config, open_storage, run_trial
-from core.selection import for_selection
-from core.worker import Worker
+from core.runtime.backend import BACKENDS
+from core.runtime.worker import Worker
+from core.studies import search
+from core.studies.search_worker import Task, base_config, open_storage, run_trial
+from core.training.selection import for_selection
 from tests.planned import CELLS, plan_flags, wait_until_gone, workers, write_configs
 from tests.running import HANG, assert_same_run, content_of, environment, heed_signals, train_flags, write_pickle
 

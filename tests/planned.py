@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from core.tables.plan import Job
-from core.tables.request import parser, read_request
+from core.studies.tables.plan import Job
+from core.studies.tables.request import parser, read_request
 from tests.commands import running
 from tests.running import HANG, wait_for
 
@@ -108,4 +108,4 @@ def jobs_of(*flags: str) -> list[Job]:
 @pytest.fixture
 def every_framework(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is imported by a plan, so nothing has to be installed for its tests."""
-    monkeypatch.setattr("core.tables.request.missing_reason", lambda backend: None)
+    monkeypatch.setattr("core.studies.tables.request.missing_reason", lambda backend: None)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from core.randomness import Array
+from core.common.arrays import Array
 from tests.running import HANG, ROOT, environment
 
 SIZES = {"audio": 6, "video": 5, "text": 8, "audio_hidden": 4, "video_hidden": 3, "text_hidden": 6, "text_out": 6,

@@ -1,4 +1,4 @@
-"""Output folders of a plan, written by hand: what `core.tables` reads, with numbers that a test knows."""
+"""Output folders of a plan, written by hand: what `core.studies.tables` reads, with numbers that a test knows."""
 from __future__ import annotations
 
 import json
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from core.config import MODALITIES
-from core.data.published import PUBLISHED, label_names
-from core.metrics import evaluate
-from core.randomness import Array
-from core.run_folder import write_predictions
-from core.tables.plan import Job, run_path, save_plan
+from core.common.arrays import Array
+from core.data.published import DATASETS, MODALITIES
+from core.data.specs import Task
+from core.studies.tables.plan import Job, run_path, save_plan
+from core.training.metrics import evaluate
+from core.training.run_folder import write_predictions
 
 LEAK = "LEAKING: these video features seem fitted to labels of the test rows; test scores are too high"
 NOT_PUBLISHED = "mosi.pkl is not the published file (sha256 00ff, published 9640)"
@@ -33,15 +33,20 @@ def job(table: str, cell: str = "", backend: str = "torch", seed: int = 1, model
                 "seed": seed, **values})
 
 
+def task_of(table: str, emotion: str | None = None) -> Task:
+    """What a run of `table` predicts."""
+    return DATASETS[table].part(emotion or next(iter(DATASETS[table].parts), None)).task
+
+
 def outputs_of(table: str, seed: int, noise: float = 0.5) -> tuple[Array, Array]:
     """Scores (N, O) or logits (N, 2), and labels, of the test split: the same labels in every run."""
-    task, names = PUBLISHED[table].task, label_names(table, "happy")
+    task = task_of(table)
     truth = np.random.default_rng(0)
     draw = np.random.default_rng(seed + 1)
-    if task == "classification":
+    if task.kind == "classification":
         label = truth.permutation(np.arange(ROWS) % 2)
         return np.eye(2)[label] + draw.normal(0, noise, (ROWS, 2)), label
-    label = np.round(truth.uniform(*(PUBLISHED[table].label_range or ()), (ROWS, len(names))), 1)
+    label = np.round(truth.uniform(*(task.label_range or ()), (ROWS, task.outputs)), 1)
     return label + draw.normal(0, noise, label.shape), label
 
 
@@ -52,10 +57,10 @@ def finish(output: Path, done: Job, *, noise: float = 0.5, draw: int | None = No
     path = run_path(output, done.run)
     path.mkdir(parents=True, exist_ok=True)
     emotion = done.cell if done.table == "iemocap" else None
-    names, task = label_names(done.table, emotion), PUBLISHED[done.table].task
+    task = task_of(done.table, emotion)
     scores, label = outputs_of(done.table, done.seed if draw is None else draw, noise)
     if predictions:
-        write_predictions(path / "predictions_test", scores, label, task, names)
+        write_predictions(path / "predictions_test", scores, label, task)
     synthetic = done.data == "synthetic"
     title = " ".join(filter(None, (done.table, emotion))) + (" (synthetic)" if synthetic else "")
     said = [*([SYNTHETIC] if synthetic else []), *notes]
@@ -68,7 +73,7 @@ def finish(output: Path, done: Job, *, noise: float = 0.5, draw: int | None = No
     (path / "metrics.json").write_text(json.dumps({
         "data": title, "synthetic": synthetic, "notes": said, "epochs": 5, "best_epoch": 3,
         "best_valid_loss": valid_loss, "parameters": parameters, "valid": {},
-        "test": {**evaluate(task, scores, label, names), **(test or {})}}))
+        "test": {**evaluate(task, scores, label), **(test or {})}}))
 
 
 def plan(output: Path, *jobs: Job, failures: Mapping[str, str] | None = None) -> None:

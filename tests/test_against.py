@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from core.errors import UserError
+from core.common.errors import UserError
 from tests.against import ROOT, cells, chosen, worktree
 from tests.differences import evaluation_differences, run_differences
 

@@ -10,24 +10,24 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from core.config import make_config
-from core.errors import UserError
-from core.models import InputDims, build_spec
-from core.randomness import Array
-from core.state import State, initial_state
+from core.common.arrays import Array
+from core.common.errors import UserError
+from core.config import build_graph, make_config
+from core.data.published import feature_inputs
+from core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from core.training.state import State, initial_state
 from tests.conftest import Run
 from tests.running import Refuse
 
-DIMS = InputDims(audio=6, video=5, text=8, steps=7)
+INPUTS = feature_inputs(audio=6, video=5, text=8, steps=7)
 
 
 def make(precision: str = "float32", **values: object) -> Checkpoint:
     """A checkpoint with random moments, and values that a sloppy format would lose."""
     config = make_config({"dataset": "iemocap", "rank": 2, "precision": precision, **values})
-    spec = build_spec(config, DIMS)
+    graph = build_graph(config, INPUTS)
     draw = np.random.default_rng(0)
-    start = initial_state(spec, 1, precision)
+    start = initial_state(graph, 1, precision)
     moments = [{name: draw.normal(size=value.shape).astype(precision) for name, value in start.exp_avg.items()}
                for _ in range(2)]
     odd = np.array([-0.0, 5e-324, 0.1, 1e-40], precision)
@@ -35,7 +35,7 @@ def make(precision: str = "float32", **values: object) -> Checkpoint:
     moments[0]["audio_subnet.linear_1.bias"][:4] = odd
     progress = {"epoch": 3, "best_loss": 0.1 + 0.2, "best_epoch": 2, "stale": 1, "history": [{"epoch": 1}]}
     state = State(start.weights, moments[0], moments[1], 123456789, 2.0**-3, 17)
-    return Checkpoint(config, DIMS, "torch", "f" * 64, state, progress)
+    return Checkpoint(config, INPUTS, "torch", "f" * 64, state, progress)
 
 
 def assert_equal(left: dict[str, Array], right: dict[str, Array]) -> None:
@@ -54,7 +54,7 @@ def test_round_trip_bit_for_bit(tmp_path: Path, precision: str) -> None:
         assert_equal(dict(getattr(loaded.state, kind)), dict(getattr(saved.state, kind)))
     assert (loaded.state.step, loaded.state.loss_scale, loaded.state.good_steps) == (123456789, 0.125, 17)
     assert dataclasses.replace(loaded, state=saved.state) == saved
-    assert loaded.spec == build_spec(saved.config, DIMS)
+    assert loaded.graph == build_graph(saved.config, INPUTS)
 
 
 def test_weights_alone(tmp_path: Path) -> None:

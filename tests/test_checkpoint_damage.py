@@ -14,11 +14,13 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from core.checkpoint import FORMAT, load_checkpoint, save_checkpoint
-from core.digests import describe
-from core.errors import UserError
-from core.progress import Progress, read_progress
-from core.randomness import Array
+from core.common.arrays import Array
+from core.common.digests import describe
+from core.common.errors import UserError
+from core.config import make_config
+from core.training.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from core.training.progress import Progress, read_progress
+from core.training.selection import selection_of
 from tests.conftest import Run
 from tests.running import Refuse
 from tests.test_checkpoint import assert_equal, make, refused
@@ -161,15 +163,41 @@ def test_moments_are_there_or_not(tmp_path: Path) -> None:
     refused(path, "exp_avg_sq/audio_factor is missing")
 
 
+AUDIO, VIDEO, TEXT = ({"name": name, "shape": shape, "layout": layout, "keys": ""} for name, shape, layout in (
+    ("audio", [6], "rows"), ("video", [5], "rows"), ("text", [7, 8], "sequence")))
+
+
+LATER = ("loss", "loss_reduction", "huber_delta", "schedule", "selection", "selection_direction")
+
+
+def widths(**changes: Any) -> dict[str, Any]:
+    """A record as earlier versions wrote it: widths by modality instead of inputs."""
+    return {"inputs": None, "dims": {"audio": 6, "video": 5, "text": 8, "steps": 7, **changes}}
+
+
 @pytest.mark.parametrize(("change", "words"), [
     ({"step": "3"}, "step = '3'"), ({"step": -1}, "step = -1"), ({"step": 2**63}, "step = "), ({"step": True}, "step"),
     ({"step": 1.0}, "step = 1.0"), ({"good_steps": None}, "good_steps = None"), ({"loss_scale": 0}, "loss_scale = 0"),
     ({"loss_scale": float("inf")}, "Infinity is no number"),
     ({"loss_scale": float("nan")}, "NaN is no number"),
     ({"dims": [6, 5, 8, 7]}, "dims = [6, 5, 8, 7]"), ({"dims": {"audio": 6}}, "dims.video"),
-    ({"dims": {"audio": 6.0, "video": 5, "text": 8, "steps": 7}}, "dims.audio = 6.0"),
-    ({"dims": {"audio": 0, "video": 5, "text": 8, "steps": 7}}, "configuration can't be used"),
-    ({"dims": {"audio": 7, "video": 5, "text": 8, "steps": 7}}, "linear_1.weight is (16, 6), expected (16, 7)"),
+    (widths(audio=6.0), "dims.audio = 6.0"), (widths(audio=0), "(inputs video, text, expected"),
+    (widths(audio=7), "linear_1.weight is (16, 6), expected (16, 7)"), ({"inputs": None}, "inputs none, expected ['au"),
+    ({"inputs": {}}, "inputs = {}"), ({"inputs": [AUDIO, VIDEO, {"name": "text"}]}, "inputs.2.shape"),
+    ({"inputs": [AUDIO, VIDEO]}, "configuration can't be used (inputs audio, video, expected ['audio', 'video', 'te"),
+    ({"inputs": [VIDEO, AUDIO, TEXT]}, "configuration can't be used (inputs video, audio, text, expected"),
+    ({"inputs": [AUDIO, AUDIO, TEXT]}, "configuration can't be used (inputs audio, audio, text, expected"),
+    ({"inputs": [{**AUDIO, "shape": [7]}, VIDEO, TEXT]}, "linear_1.weight is (16, 6), expected (16, 7)"),
+    ({"inputs": [{**AUDIO, "shape": []}, VIDEO, TEXT]}, "inputs.0.shape = []"),
+    ({"inputs": [{**AUDIO, "shape": [0]}, VIDEO, TEXT]}, "inputs.0.shape.0 = 0"),
+    ({"inputs": [{**AUDIO, "shape": [6.0]}, VIDEO, TEXT]}, "inputs.0.shape.0 = 6.0"),
+    ({"inputs": [{**AUDIO, "shape": [2, 3]}, VIDEO, TEXT]}, "input 'audio' has the shape (2, 3), expected width"),
+    ({"inputs": [{**AUDIO, "layout": "cube"}, VIDEO, TEXT]}, "inputs.0.layout = 'cube'"),
+    ({"inputs": [{**AUDIO, "layout": "sequence"}, VIDEO, TEXT]}, "input 'audio' has the shape (6,), expected steps x"),
+    ({"inputs": [{**AUDIO, "layout": "sequence", "shape": [2, 6]}, VIDEO, TEXT]}, "audio_subnet.norm.weight is not p"),
+    ({"inputs": [AUDIO, VIDEO, {**TEXT, "shape": [8]}]}, "input 'text' has the shape (8,), expected steps x width"),
+    ({"inputs": [{**AUDIO, "keys": "smell"}, VIDEO, TEXT]}, "audio_factor is not part of this model"),
+    ({"inputs": [{**AUDIO, "keys": 3}, VIDEO, TEXT]}, "inputs.0.keys = 3"),
     ({"backend": 3}, "backend = 3"), ({"fingerprint": None}, "fingerprint = None"), ({"progress": []}, "progress = []"),
     ({"config": None}, "config = None"), ({"config": {"dataset": "x"}}, "configuration can't be used (dataset = 'x'"),
     ({"config": {"dataset": "mosi", "wrong": 1}}, "unknown key 'wrong'"), ({"tensors": {"x": 1}}, "tensors.x = 1"),
@@ -180,6 +208,22 @@ def test_records_that_say_something_else(tmp_path: Path, change: dict[str, Any],
     save_checkpoint(path, make())
     reseal(path, lambda record: {**record, **change})
     refused(path, words)
+
+
+def test_a_record_of_an_earlier_version(tmp_path: Path) -> None:
+    """Widths instead of inputs, the keys of all models, and none of the keys that came later: the same checkpoint."""
+    path, saved = tmp_path / "a.safetensors", make()
+    save_checkpoint(path, saved)
+
+    def older(record: dict[str, Any]) -> dict[str, Any]:
+        config = {key: value for key, value in record["config"].items() if key not in LATER}
+        return {**record, **widths(), "config": {**config, "post_fusion_dim": 32}}
+
+    reseal(path, older)
+    found = load_checkpoint(path)
+    assert (found.config, found.inputs, found.graph) == (saved.config, saved.inputs, saved.graph)
+    save_checkpoint(tmp_path / "b.safetensors", found)
+    assert load_checkpoint(tmp_path / "b.safetensors").inputs == saved.inputs
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "7", '"x"', "{}", "[" * 100_000, '{"a":' * 100_000, '{"a":1,',
@@ -237,7 +281,7 @@ def test_resume_refuses_damage(refuse: Refuse, classified: Run, tmp_path: Path, 
     folder = tmp_path / classified.folder.name
     shutil.copytree(classified.folder, folder)
     words = damaged(folder / f"{name}.safetensors", damage)
-    monkeypatch.setattr("core.trainer.open_session", lambda *_: Scripted([]))
+    monkeypatch.setattr("core.runtime.start.open_session", lambda *_: Scripted([]))
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     refuse("train", "--resume", str(folder), words=(str(folder / f"{name}.safetensors"), words))
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
@@ -247,18 +291,19 @@ def test_resume_needs_moments(refuse: Refuse, classified: Run, tmp_path: Path, m
     folder = tmp_path / classified.folder.name
     shutil.copytree(classified.folder, folder)
     shutil.copy(folder / "best.safetensors", folder / "last.safetensors")
-    monkeypatch.setattr("core.trainer.open_session", lambda *_: Scripted([]))
+    monkeypatch.setattr("core.runtime.start.open_session", lambda *_: Scripted([]))
     refuse("train", "--resume", str(folder), words=("last.safetensors: has no moments of Adam",))
 
 
 ROWS = [{"epoch": 1, "train_loss": 3.0, "valid_loss": 2.0, "best": True, "skipped_steps": 0},
         {"epoch": 2, "train_loss": 2.0, "valid_loss": 1.0, "best": True, "skipped_steps": 1},
         {"epoch": 3, "train_loss": 1.0, "valid_loss": 1.0, "best": False, "skipped_steps": 0, "later": "more"}]
+BY_LOSS = selection_of(make_config({"dataset": "mosi"})).better
 PROGRESS = {"epoch": 3, "best_loss": 1.0, "best_epoch": 2, "stale": 1, "history": ROWS}
 
 
 def test_progress() -> None:
-    assert read_progress(PROGRESS, Path("x")) == Progress(**PROGRESS)  # type: ignore[arg-type]
+    assert read_progress(PROGRESS, Path("x"), BY_LOSS) == Progress(**PROGRESS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -273,6 +318,6 @@ def test_progress() -> None:
 ])
 def test_progress_that_does_not_follow(change: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError) as caught:
-        read_progress({**PROGRESS, **change}, Path("last.safetensors"))
+        read_progress({**PROGRESS, **change}, Path("last.safetensors"), BY_LOSS)
     assert str(caught.value).startswith("last.safetensors: ") and words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -10,10 +10,10 @@ import pytest
 
 from core.commands import COMMANDS
 from core.config import Config, make_config
+from core.config.flags import read_values, read_yaml
 from core.data.published import POM_TRAITS
-from core.flags import read_values, read_yaml
-from core.run_folder import base_name
-from core.search_space import search_space
+from core.studies.search_space import search_space
+from core.training.run_folder import base_name
 from tests.running import ROOT
 
 FOLDER = ROOT / "configs"

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import oracle
-from core.backend import missing_reason
-from core.checkpoint import Checkpoint, load_checkpoint
+from core.common.arrays import Array
+from core.common.errors import UserError
+from core.config import to_values
 from core.convert import convert
 from core.convert.__main__ import main
-from core.errors import UserError
-from core.plan import Batch
-from core.randomness import Array
+from core.data.published import feature_inputs
+from core.runtime.backend import missing_reason
+from core.training.checkpoint import Checkpoint, load_checkpoint
+from core.training.plan import Batch
+from parity import oracle
 from tests.data_samples import one_line
 from tests.published_files import (
     SIZES,
@@ -58,7 +60,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def logits(checkpoint: Checkpoint) -> Array:
-    return oracle.forward(checkpoint.spec, checkpoint.state.weights, Batch(rows(), np.zeros(0), {}))["output"]
+    return oracle.forward(checkpoint.graph, checkpoint.state.weights, Batch(rows(), np.zeros(0), {}))["output"]
 
 
 @pytest.mark.parametrize(("framework", "name"), [(key, name) for key, names in FILES.items() for name in names])
@@ -68,9 +70,10 @@ def test_logits_are_those_of_the_network_that_was_saved(written: Callable[[str],
     checkpoint = convert(folder / name, {"max_len": STEPS})
     want = np.load(folder / f"{framework}.npy")
     assert abs(logits(checkpoint) - want).max() <= BOUND[framework] * abs(want).max()
-    config, dims = checkpoint.config, checkpoint.dims
-    found = {key: getattr(config if hasattr(config, key) else dims, key) for key in SIZES}
-    assert found == SIZES and dims.steps == STEPS and config.dataset == "iemocap"
+    config = checkpoint.config
+    found = {**to_values(config), **{one.name: one.width for one in checkpoint.inputs}}
+    assert {key: found[key] for key in SIZES} == SIZES and config.dataset == "iemocap"
+    assert checkpoint.inputs == feature_inputs(SIZES["audio"], SIZES["video"], SIZES["text"], STEPS)
     assert config.precision == ("float64" if "double" in name else "float32")
     whole = "module" in name or name == "parallel.pt"  # a whole module tells its dropouts, a state dict nothing
     assert [getattr(config, key) for key in DROPOUTS] == ([0.15, 0.1, 0.25, 0.4] if whole else [0.3, 0.5, 0.2, 0.5])
@@ -102,7 +105,7 @@ def test_missing_modalities_are_seen(tmp_path: Path) -> None:
     tensors = {name: value for name, value in paddle_tensors().items() if not name.startswith("video")}
     checkpoint = convert(saved(tmp_path, tensors), {"max_len": "9"})
     assert checkpoint.config.modalities == ("audio", "text")
-    assert vars(checkpoint.dims) == {"audio": 6, "video": 0, "text": 8, "steps": 9}
+    assert checkpoint.inputs == feature_inputs(audio=6, text=8, steps=9)
 
 
 @pytest.mark.parametrize(("outputs", "dataset"), [(1, "mosi"), (16, "pom"), (2, "iemocap")])

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from core.common.arrays import Array
+from core.common.errors import UserError
 from core.convert import convert
 from core.convert.__main__ import main
-from core.errors import UserError
-from core.randomness import Array
 from tests.data_samples import one_line
 from tests.published_files import (
     Call,
@@ -136,7 +136,7 @@ def test_modules_that_never_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("raw", "words"), [
     (b"", ["empty (0 bytes)"]),
-    (b"version https://git-lfs.github.com/spec/v1\n", ["unknown format", "version https"]),
+    (b"version https://git-lfs.github.com/graph/v1\n", ["unknown format", "version https"]),
     (b"PK\x03\x04 not a zip", ["not a readable PyTorch zip file"]),
     (torch_zip({}, {}, zipfile.ZIP_DEFLATED), ["the compressed entry 'archive/data.pkl'"]),
     (torch_legacy({}, {})[:-4], ["not a readable PyTorch legacy file", "cut short"]),
@@ -189,6 +189,8 @@ ONE = np.ones(1, np.float32)
     (changed("audio_factor"), ["audio_factor is missing"]),
     (changed(fusion_weights=np.ones((1, 3), np.float32)), ["audio_factor is (2, 5, 2), expected (3, 5, 2)"]),
     (changed(fusion_weights=np.ones((1, 2, 1), np.float32)), ["fusion_weights has shape (1, 2, 1), expected 2 axes"]),
+    (changed(video_subnet__linear_1__weight=np.ones((0, 3), np.float32)),
+     ["video_subnet.linear_1.weight is (3, 0), expected some inputs"]),
     (changed(fusion_bias=np.ones((1, 2), np.int64)), ["fusion_bias holds int64"]),
     (changed(fusion_bias=np.ones((1, 7), np.float32)), ["7 outputs", "1 (mosi), 16 (pom), 2 (iemocap)"]),
     (changed(fusion_weights=np.ones((1, 0), np.float32)), ["rank = 0"]),

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.checkpoint import load_checkpoint
+from core.common.arrays import Array
+from core.common.errors import UserError
 from core.convert import convert
 from core.convert.__main__ import main
-from core.errors import UserError
-from core.randomness import Array
+from core.training.checkpoint import load_checkpoint
 from tests.data_samples import one_line
 from tests.published_files import Call, Global, old_module, paddle_tensors, saved, torch_legacy
 from tests.running import only_error

@@ -96,8 +96,11 @@ def until(condition: Callable[[], bool]) -> None:
 def test_every_core_is_kept_busy_until_the_end() -> None:
     with cpus.busy_cores() as processes:
         pids = [process.pid for process in processes if process.pid]
-        until(lambda: all(state_of(pid)[1] > 10 for pid in pids))  # a tenth of a second of work
-        assert sorted(core for pid in pids for core in os.sched_getaffinity(pid)) == sorted(os.sched_getaffinity(0))
+        # each on a core of its own, once it has started, which is work too
+        until(lambda: sorted(core for pid in pids for core in os.sched_getaffinity(pid))
+              == sorted(os.sched_getaffinity(0)))
+        started = [state_of(pid)[1] for pid in pids]
+        until(lambda: all(state_of(pid)[1] > ticks + 10 for pid, ticks in zip(pids, started, strict=True)))
     assert [state_of(pid)[0] for pid in pids] == [""] * len(pids)
 
 

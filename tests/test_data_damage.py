@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.common.errors import UserError
+from core.common.files import remove_leftovers
 from core.data import Dataset, load_dataset, manifest, store
-from core.errors import UserError
-from core.files import remove_leftovers
 from tests.data_samples import config_for, content_of, one_line, write
 from tests.test_checkpoint_damage import flipped
 from tests.test_data_store import loads

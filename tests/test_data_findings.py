@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.config import make_config
-from core.data import load_dataset
+from core.common.arrays import Array
+from core.common.constants import BATCHNORM_EPS
+from core.common.errors import UserError
+from core.config import build_graph, make_config
 from core.data.findings import HEADS, findings_among
-from core.data.scale import scale_notes
-from core.errors import UserError
-from core.models import BATCHNORM_EPS
-from core.randomness import Array
+from core.data.published import feature_inputs
+from core.training.prepare import prepare
+from core.training.scale import scale_notes
 from tests.data_samples import config_for, one_line, real_folder
 from tests.running import content_of, needs, only_error, run, run_folder, train_flags, write_pickle
 
@@ -29,7 +30,7 @@ def found(folder: Path, dataset: str = "mosi", change: Callable[[Content], Any] 
     content = content_of(dataset)
     change(content)
     write_pickle(folder, dataset, content)
-    return findings_among(load_dataset(config_for(folder, dataset, **keys)).notes)
+    return findings_among(prepare(config_for(folder, dataset, **keys))[0].notes)
 
 
 def times(key: bytes, factor: float, *splits: bytes) -> Callable[[Content], None]:
@@ -46,7 +47,7 @@ def test_good_data_gets_no_word(tmp_path: Path, dataset: str) -> None:
 
 @pytest.mark.parametrize(("dataset", "emotion"), [("mosi", None), ("pom", None), ("iemocap", "angry")])
 def test_synthetic_data_gets_no_word(dataset: str, emotion: str | None) -> None:
-    data = load_dataset(make_config({"dataset": dataset, "emotion": emotion, "data": "synthetic"}))
+    data, _ = prepare(make_config({"dataset": dataset, "emotion": emotion, "data": "synthetic"}))
     assert findings_among(data.notes) == []
 
 
@@ -55,7 +56,7 @@ def test_synthetic_data_gets_no_word(dataset: str, emotion: str | None) -> None:
     ("pom", "audio,video"), ("pom", "video")])  # video: half of its rows are zero
 def test_real_data_gets_no_word(real_folder: Path, tmp_path: Path, dataset: str, modalities: str) -> None:
     """Dead channels, tiny variances and zero rows are in it, and are no finding."""
-    data = load_dataset(config_for(real_folder, dataset, modalities=modalities, store_dir=tmp_path))
+    data, _ = prepare(config_for(real_folder, dataset, modalities=modalities, store_dir=tmp_path))
     assert findings_among(data.notes) == []
 
 
@@ -81,7 +82,8 @@ def test_one_lost_channel_is_a_note(tmp_path: Path) -> None:
 
 def lost(audio: Array, **keys: Any) -> tuple[str, ...]:
     config = make_config({"dataset": "mosi", "modalities": "audio", **keys})
-    return scale_notes({"audio": audio.astype(np.float32)}, config, "here")
+    graph = build_graph(config, feature_inputs(audio=audio.shape[1]))
+    return scale_notes({"audio": audio.astype(np.float32)}, graph, config, "here")
 
 
 @pytest.mark.parametrize("exponent", [*range(14, 18), *range(20, 38)])

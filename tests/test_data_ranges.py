@@ -4,10 +4,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from core.common.arrays import Array
 from core.data import ranges
-from core.data.published import beyond_label
+from core.data.published import DATASETS, beyond_label
 from core.data.ranges import outside, ranges_of
-from core.randomness import Array
 
 TRAIN: dict[str, Array] = {
     "audio": np.array([[0, -1, 5], [2, 1, 5]], np.float32),
@@ -78,5 +78,5 @@ def test_only_some_rows_keep_their_numbers() -> None:
     ("pom", [[7.5] * 16, [1] * 16], "16 of 32 predictions, in 1 of 2 rows, lie beyond the labels' range of 0 to 7"),
 ])
 def test_predictions_beyond_the_labels(dataset: str, values: list[list[float]], words: str | None) -> None:
-    said = beyond_label(dataset, np.array(values))
+    said = beyond_label(DATASETS[dataset].task, np.array(values))
     assert said is None if words is None else said is not None and words in said

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.common.errors import UserError
 from core.data import load_dataset
-from core.data.published import PUBLISHED, REPAIR
-from core.errors import UserError
+from core.data.published import DATASETS, REPAIR, feature_inputs
 from tests.data_samples import config_for, content_of, one_line, split_of, to_bytes_keys, write
 
 Change = Callable[[dict[str, Any]], Any]
@@ -134,7 +134,7 @@ def test_only_damage_under_its_name_speaks_of_the_published_file(tmp_path: Path,
         with pytest.raises(UserError) as error:
             load_dataset(config_for(source, "mosi"))
         text = one_line(error, str(source), "write it again with pickle.dump")
-        assert (PUBLISHED["mosi"].sha256 in text) is published and ("published" in text) is published
+        assert (DATASETS["mosi"].published.sha256 in text) is published and ("published" in text) is published
 
 
 def test_a_whole_pickle_of_other_things_is_the_users_own(tmp_path: Path) -> None:
@@ -145,7 +145,8 @@ def test_a_whole_pickle_of_other_things_is_the_users_own(tmp_path: Path) -> None
 
 
 def test_missing_file_names_what_to_get(tmp_path: Path) -> None:
-    for dataset, known in PUBLISHED.items():
+    for dataset, described in DATASETS.items():
+        known = described.published
         with pytest.raises(UserError) as error:
             load_dataset(config_for(tmp_path, dataset))
         one_line(error, str(tmp_path / f"{dataset}.pkl"), known.sha256, str(known.file_bytes),
@@ -171,9 +172,9 @@ def test_good_files(tmp_path: Path, dataset: str, prepare: Callable[[Any], Any])
         else:
             np.testing.assert_array_equal(arrays["label"], label.astype(np.float32))
         assert data.splits[split].rows == len(label)
-    assert (data.dims.audio, data.dims.video, data.dims.text, data.dims.steps) == (4, 3, 6, 5)
+    assert data.inputs == feature_inputs(audio=4, video=3, text=6, steps=5)
     assert not data.synthetic and "synthetic" not in data.title
-    assert len(data.label_names) == {"mosi": 1, "pom": 16, "iemocap": 2}[dataset]
+    assert len(data.task.names) == {"mosi": 1, "pom": 16, "iemocap": 2}[dataset]
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 1), (7, 1, 1)])
@@ -197,7 +198,7 @@ def test_plain_keys_and_unused_ones(tmp_path: Path) -> None:
             split[new] = split.pop(old)
         split["id"] = np.array([{}], object)
     write(tmp_path, "mosi", content)
-    assert load_dataset(config_for(tmp_path, "mosi")).dims.text == 6
+    assert load_dataset(config_for(tmp_path, "mosi")).described.of("text").width == 6
 
 
 def test_a_useless_modality_may_be_left_out(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_a_useless_modality_may_be_left_out(tmp_path: Path) -> None:
     write(tmp_path, "mosi", content)
     data = load_dataset(config_for(tmp_path, "mosi", modalities="audio,video"))
     assert set(data.splits["train"].arrays) == {"audio", "video", "label"}
-    assert (data.dims.text, data.dims.steps) == (0, 0)
+    assert data.described.names == ("audio", "video") and data.described.steps == 0
 
 
 def test_max_len_keeps_the_first_steps(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from core.common.errors import UserError
+from core.common.files import sha256_of
 from core.data import load_dataset, readers, store
-from core.errors import UserError
-from core.files import sha256_of
+from core.data.published import feature_inputs
 from tests.data_samples import config_for, content_of, one_line, real_folder, write
 
 __all__ = ["real_folder"]
@@ -195,14 +196,14 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     assert len(stored(tmp_path)) == 3
 
 
-@pytest.mark.parametrize(("dataset", "rows", "dims"), [
+@pytest.mark.parametrize(("dataset", "rows", "widths"), [
     ("mosi", (1284, 229, 686), (73, 100, 300, 20)), ("pom", (600, 100, 203), (43, 41, 0, 0))])
 def test_real_data(real_folder: Path, tmp_path: Path, dataset: str, rows: tuple[int, ...],
-                   dims: tuple[int, ...]) -> None:
+                   widths: tuple[int, ...]) -> None:
     modalities = "audio,video" if dataset == "pom" else "audio,video,text"
     data = load_dataset(config_for(real_folder, dataset, modalities=modalities, store_dir=tmp_path))
     assert tuple(data.splits[name].rows for name in ("train", "valid", "test")) == rows
-    assert (data.dims.audio, data.dims.video, data.dims.text, data.dims.steps) == dims
+    assert data.inputs == feature_inputs(*widths)
     assert not any(sum(c.values()) for split in data.cleaning.values() for c in split.values())
     assert any("is not the published file" in note for note in data.notes)
 

@@ -32,7 +32,7 @@ def test_shapes_and_labels(dataset: str) -> None:
     data = generated(dataset)
     rows, audio, video, outputs = SHAPES[dataset]
     assert data.synthetic and "synthetic" in data.title and data.source is None
-    assert any("synthetic" in note for note in data.notes) and len(data.label_names) == outputs
+    assert any("synthetic" in note for note in data.notes) and len(data.task.names) == outputs
     for count, split in zip(rows, data.splits.values(), strict=True):
         shapes = {name: array.shape for name, array in split.arrays.items()}
         label = (count,) if dataset == "iemocap" else (count, outputs)
@@ -81,7 +81,7 @@ def test_what_decides_the_data() -> None:
     part = generated("pom", modalities="video,text", max_len=3)
     np.testing.assert_array_equal(part.splits["valid"].arrays["video"], base["video"])
     np.testing.assert_array_equal(part.splits["valid"].arrays["text"], base["text"][:, :3])
-    assert (part.dims.audio, part.dims.steps) == (0, 3) and len(part.notes) == 2
+    assert (part.described.names, part.described.steps) == (("video", "text"), 3) and len(part.notes) == 2
 
 
 def summary(array: Any) -> Any:

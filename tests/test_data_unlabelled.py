@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from core.common.errors import UserError
+from core.data.published import feature_inputs
 from core.data.unlabelled import read_unlabelled
-from core.errors import UserError
-from core.models import InputDims
 from tests.data_samples import one_line
 
-DIMS = InputDims(audio=4, video=3, text=6, steps=5)
-ALL = ("audio", "video", "text")
+INPUTS = feature_inputs(audio=4, video=3, text=6, steps=5)
 
 
 def sample(**changes: Any) -> dict[str, Any]:
@@ -42,15 +41,15 @@ def test_reads(tmp_path: Path, suffix: str, label: Any) -> None:
     arrays = sample(label=label)
     arrays["audio"][0, 0] = np.inf
     arrays["covarep" if suffix == ".pkl" else "audio"] = arrays.pop("audio")
-    found, cleaning = read_unlabelled(save(tmp_path, suffix, arrays), ALL, DIMS, 3)
-    assert set(found) == set(ALL) and found["audio"].dtype == np.float32
+    found, cleaning = read_unlabelled(save(tmp_path, suffix, arrays), INPUTS, 3)
+    assert set(found) == {"audio", "video", "text"} and found["audio"].dtype == np.float32
     np.testing.assert_array_equal(found["text"], arrays["text"][:, :3].astype(np.float32))
     assert found["text"].flags.c_contiguous and found["audio"][0, 0] == 0
     assert cleaning["audio"] == {"nan": 0, "posinf": 1, "neginf": 0}
 
 
 def test_unused_modalities_may_be_anything(tmp_path: Path) -> None:
-    found, _ = read_unlabelled(save(tmp_path, ".npz", sample(video=np.array(["x"]))), ("audio",), DIMS, 20)
+    found, _ = read_unlabelled(save(tmp_path, ".npz", sample(video=np.array(["x"]))), INPUTS[:1], 20)
     assert set(found) == {"audio"}
 
 
@@ -69,7 +68,7 @@ def test_unused_modalities_may_be_anything(tmp_path: Path) -> None:
 def test_bad_arrays(tmp_path: Path, suffix: str, changes: dict[str, Any], words: list[str]) -> None:
     path = save(tmp_path, suffix, sample(**changes))
     with pytest.raises(UserError) as error:
-        read_unlabelled(path, ALL, DIMS, 20)
+        read_unlabelled(path, INPUTS, 20)
     one_line(error, str(path), *words)
 
 
@@ -87,7 +86,7 @@ def test_bad_files(tmp_path: Path, name: str, raw: bytes | None, words: list[str
     if raw is not None:
         path.write_bytes(raw)
     with pytest.raises(UserError) as error:
-        read_unlabelled(path, ALL, DIMS, 20)
+        read_unlabelled(path, INPUTS, 20)
     one_line(error, str(path), *words)
 
 
@@ -95,5 +94,5 @@ def test_npy_called_npz(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros(3))
     path = (tmp_path / "a.npy").rename(tmp_path / "a.npz")
     with pytest.raises(UserError) as error:
-        read_unlabelled(path, ALL, DIMS, 20)
+        read_unlabelled(path, INPUTS, 20)
     one_line(error, str(path), ".npy")

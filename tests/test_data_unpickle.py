@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.common.errors import UserError
 from core.data.unpickle import load_pickle
-from core.errors import UserError
 from tests.data_samples import one_line
 
 ARRAYS = {
@@ -106,7 +106,7 @@ def test_build_changes_no_class_of_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("raw", "words"), [
     (b"", ["empty", "0 bytes"]),
     (b"PK\x03\x04 not a pickle", ["not a readable pickle"]),
-    (b"version https://git-lfs.github.com/spec/v1\n", ["not a readable pickle"]),
+    (b"version https://git-lfs.github.com/graph/v1\n", ["not a readable pickle"]),
     (pickle.dumps(ARRAYS["f8"])[:-20], ["cut short"]),
     (b"\x80\x05\x96" + struct.pack("<Q", 2**46) + b".", ["cut short"]),
     (b"\x80\x02" + b"]" * 10 + b"a" * 9 + b".", ["more than 8 containers"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.backend import BACKENDS
+from core.runtime.backend import BACKENDS
 from tests.conftest import Run, finished
 from tests.running import environment, needs, run
 from tests.test_infer import test_rows_of

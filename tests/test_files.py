@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RunFailed
-from core.files import atomic_path, read_bounded, remove_leftovers, sha256_of, write_json, write_text
+from core.common.errors import RunFailed
+from core.common.files import atomic_path, read_bounded, remove_leftovers, sha256_of, write_json, write_text
 from tests.running import environment, only_error
 
 WRITE = """
 import sys
 from pathlib import Path
-from core.errors import RunFailed
-from core.files import write_text
+from core.common.errors import RunFailed
+from core.common.files import write_text
 try:
     write_text(Path(sys.argv[1]), "x" * 100_000)
 except RunFailed as error:
@@ -30,7 +30,7 @@ except RunFailed as error:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from core.files import atomic_path
+from core.common.files import atomic_path
 with atomic_path(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,15 +9,15 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from core.checkpoint import load_checkpoint
-from core.config import make_config
-from core.errors import UserError
-from core.models import InputDims, build_spec
-from core.randomness import initial_weights
+from core.common.errors import UserError
+from core.config import build_graph, changed, changes, make_config, to_values
+from core.data.published import feature_inputs
+from core.training.checkpoint import load_checkpoint
+from core.training.randomness import initial_weights
 from tests.conftest import Run, finished
 from tests.running import Refuse
 
-DIMS = InputDims(audio=6, video=5, text=8, steps=7)
+INPUTS = feature_inputs(audio=6, video=5, text=8, steps=7)
 PAPER = ("fusion_bias", "fusion_weights")
 
 
@@ -53,20 +53,20 @@ def test_what_is_no_list_of_names_is_refused(value: object) -> None:
 ])
 def test_names_that_the_model_lacks(values: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        build_spec(make_config({"dataset": "mosi", **values}), DIMS)
+        build_graph(make_config({"dataset": "mosi", **values}), INPUTS)
 
 
 def test_something_is_left_to_train() -> None:
-    every = [p.name for p in build_spec(make_config({"dataset": "mosi"}), DIMS).trainable]
+    every = [p.name for p in build_graph(make_config({"dataset": "mosi"}), INPUTS).trainable]
     with pytest.raises(UserError, match="leaves nothing to train"):
-        build_spec(make_config({"dataset": "mosi", "frozen": every}), DIMS)
-    spec = build_spec(make_config({"dataset": "mosi", "frozen": every[1:]}), DIMS)
-    assert [p.name for p in spec.trainable] == every[:1]
+        build_graph(make_config({"dataset": "mosi", "frozen": every}), INPUTS)
+    graph = build_graph(make_config({"dataset": "mosi", "frozen": every[1:]}), INPUTS)
+    assert [p.name for p in graph.trainable] == every[:1]
 
 
 def test_they_stay_as_they_were_drawn(frozen: Run) -> None:
     """Their bits, through steps with decay; everything else moves, and only that has moments."""
-    start = initial_weights(load_checkpoint(frozen.folder).spec, 0)
+    start = initial_weights(load_checkpoint(frozen.folder).graph, 0)
     for name in ("best.safetensors", "last.safetensors"):
         weights = load_checkpoint(frozen.folder / name).state.weights
         same = {key for key, value in weights.items() if value.tobytes() == start[key].tobytes()}
@@ -79,8 +79,8 @@ def test_they_stay_as_they_were_drawn(frozen: Run) -> None:
 
 def test_the_count_of_trained_parameters_leaves_them_out(frozen: Run) -> None:
     """Rank 2 and one output: two weights and a bias."""
-    config = make_config(json.loads(json.dumps(load_checkpoint(frozen.folder).config.model_dump(mode="json"))))
-    whole = build_spec(config.model_copy(update={"frozen": ()}), DIMS)
+    config = make_config(json.loads(json.dumps(to_values(load_checkpoint(frozen.folder).config))))
+    whole = build_graph(changed(config, {"frozen": ()}), INPUTS)
     counted = json.loads((frozen.folder / "run.json").read_text())["parameters"]
     assert counted == whole.parameter_count - 3
 
@@ -100,4 +100,4 @@ def test_a_checkpoint_from_before_the_key(classified: Run, tmp_path: Path) -> No
     record = json.loads(metadata["record"])
     assert record["config"].pop("frozen") == [] and record.pop("tensors")  # nor had it digests
     save_file(load_file(source), old, metadata={"format": metadata["format"], "record": json.dumps(record)})
-    assert not load_checkpoint(source).config.changes(load_checkpoint(old).config)
+    assert not changes(load_checkpoint(source).config, load_checkpoint(old).config)

@@ -15,22 +15,24 @@ import numpy as np
 import pytest
 
 from benchmarks import fusion_efficiency, fusion_results
-from benchmarks.fusion_cells import BATCH, FULL, LINEAR, MODELS, MOSI, fusion_parameters, growth_rows
+from benchmarks.fusion_cells import BATCH, FULL, GROWING_INPUT, LINEAR, MODELS, copies, fusion_parameters, growth_rows
+from benchmarks.fusion_cells import DATA as SHAPES
 from benchmarks.fusion_figure import write_figure
 from benchmarks.fusion_results import ROWS, Growth, measure_growth, measure_speeds
 from benchmarks.fusion_tables import DATA, claimed_parameters, markdown, sheets
 from benchmarks.measure import cells
-from benchmarks.modalities import repeated, spec_of
 from benchmarks.rounds import Spread, ratios
-from core import oracle
-from core.backend import BACKENDS
-from core.config import make_config
-from core.guard import guarded
-from core.models import ModelSpec
-from core.plan import Batch
-from core.randomness import Array, dropout_masks
-from core.state import State, initial_state
-from core.worker import Worker
+from core.common.arrays import Array
+from core.common.guard import guarded
+from core.config import build_graph, make_config
+from core.data.specs import InputSpec
+from core.models.graph import Graph
+from core.runtime.backend import BACKENDS
+from core.runtime.worker import Worker
+from core.training.plan import Batch
+from core.training.randomness import Masks
+from core.training.state import State, initial_state
+from parity import oracle
 from tests.running import HANG, environment, needs, only_error
 
 TINY: dict[str, Any] = {"dataset": "mosi", "audio_hidden": 3, "video_hidden": 2, "text_hidden": 5, "text_out": 4,
@@ -40,6 +42,7 @@ FUSIONS: dict[str, dict[str, Any]] = {
     "tfn linear": {"model": "tfn", "post_fusion_dim": 0}}
 HIDDEN = {"audio": 3, "video": 2, "text": 4, "video_2": 2}
 FOUR = ("audio", "video", "text", "video_2")
+INPUTS: dict[str, InputSpec] = {one.name: one for one in (*SHAPES.inputs, *copies(SHAPES.of("video"), 2))}
 
 
 @pytest.fixture(scope="module", params=list(BACKENDS))
@@ -71,7 +74,8 @@ def by_hand(fusion: str, modalities: Sequence[str]) -> int:
 @pytest.mark.parametrize("modalities", [("video",), ("audio", "video"), ("audio", "video", "text"), FOUR], ids=len)
 def test_sessions_hold_what_the_formulas_say(worker: Worker, fusion: str, modalities: tuple[str, ...]) -> None:
     values = {**TINY, **FUSIONS[fusion]}
-    whole, fused = worker.run("benchmarks.fusion_cells:prepare", worker.backend, "counted", values, modalities, 4)
+    whole, fused = worker.run("benchmarks.fusion_cells:prepare", worker.backend, "counted", values,
+                              tuple(INPUTS[name] for name in modalities), 4)
     assert fused == by_hand(fusion, modalities)
     assert fused == fusion_parameters(values, [HIDDEN[m] for m in modalities], 1)
     assert whole == fused + sum(SUBNETS[m] for m in modalities)
@@ -82,35 +86,35 @@ def look(backend: str, values: dict[str, Any], state: State, batch: Batch
     """In a worker: activations in evaluation and in training, and gradients."""
     import benchmarks.fusion_cells as fusion_cells
 
-    fusion_cells.prepare(backend, "looked at", values, FOUR, 4)
+    fusion_cells.prepare(backend, "looked at", values, tuple(INPUTS[name] for name in FOUR), 4)
     session = cells["looked at"].session
     session.load_state(state)
     return session.forward(batch, False), session.forward(batch, True), session.gradients(batch)[1]
 
 
-Look = tuple[ModelSpec, dict[str, Any], Batch, list[Any]]
+Look = tuple[Graph, dict[str, Any], Batch, list[Any]]
 
 
 def looked_at(worker: Worker, fusion: str) -> Look:
     """A session of four modalities in float64, with what it answers on random weights, rows and masks."""
     values = {**TINY, **FUSIONS[fusion], "precision": "float64"}
-    spec = spec_of(make_config(values), MOSI, FOUR)
+    graph = build_graph(make_config(values), [INPUTS[name] for name in FOUR])
     draw = np.random.default_rng(1)
-    state = initial_state(spec, 4, "float64")  # raised, so that no subnet is dead behind its ReLUs
-    weights: dict[str, Any] = {p.name: state.weights[p.name] + 0.5 * draw.random(p.shape) for p in spec.parameters}
-    inputs: dict[str, Any] = {m: draw.normal(size=(9, *spec.dims.row_shape(m))) for m in FOUR}
-    batch = Batch(inputs, draw.normal(size=(9, 1)), dropout_masks(spec, 4, 0, 9, "float64"))
+    state = initial_state(graph, 4, "float64")  # raised, so that no subnet is dead behind its ReLUs
+    weights: dict[str, Any] = {p.name: state.weights[p.name] + 0.5 * draw.random(p.shape) for p in graph.parameters}
+    inputs: dict[str, Any] = {name: draw.normal(size=(9, *INPUTS[name].shape)) for name in FOUR}
+    batch = Batch(inputs, draw.normal(size=(9, 1)), Masks(graph.dropout_sites, 4, 0, "float64").rows(0, 9))
     found = worker.run("tests.test_fusion_efficiency:look", worker.backend, values,
                        dataclasses.replace(state, weights=weights), batch)
-    return spec, weights, batch, found
+    return graph, weights, batch, found
 
 
 @pytest.mark.parametrize("fusion", list(FUSIONS))
 def test_activations_of_four_modalities_are_the_oracles(worker: Worker, fusion: str) -> None:
-    spec, weights, batch, found = looked_at(worker, fusion)
-    assert {site.name for site in spec.dropout_sites} == set(batch.masks) == {f"{m}_subnet" for m in FOUR}
+    graph, weights, batch, found = looked_at(worker, fusion)
+    assert {site.name for site in graph.dropout_sites} == set(batch.masks) == {f"{m}_subnet" for m in FOUR}
     for train, layers in zip((False, True), found, strict=False):
-        want = oracle.forward(spec, weights, batch, train)
+        want = oracle.forward(graph, weights, batch, train)
         assert not np.allclose(want["video_subnet.linear_3"], want["video_2_subnet.linear_3"])
         for name, value in want.items():
             np.testing.assert_allclose(np.reshape(layers[name], value.shape), value, rtol=1e-11, atol=1e-13,
@@ -120,14 +124,14 @@ def test_activations_of_four_modalities_are_the_oracles(worker: Worker, fusion: 
 @pytest.mark.parametrize("fusion", list(FUSIONS))
 def test_gradients_of_four_modalities_are_slopes_of_the_oracles_loss(worker: Worker, fusion: str) -> None:
     """Along a random direction in each subnet, and in the fusion: what is timed is the right backward pass."""
-    spec, weights, batch, found = looked_at(worker, fusion)
+    graph, weights, batch, found = looked_at(worker, fusion)
     draw = np.random.default_rng(2)
     for target in (*FOUR, "fusion"):
-        way: dict[str, Any] = {p.name: draw.normal(size=p.shape) for p in spec.trainable if (
+        way: dict[str, Any] = {p.name: draw.normal(size=p.shape) for p in graph.trainable if (
             "_subnet." not in p.name if target == "fusion" else p.name.startswith(f"{target}_subnet."))}
         slope = sum(float((found[2][name] * value).sum()) for name, value in way.items())
         assert abs(slope) > 1e-3
-        losses = [float(np.abs(oracle.forward(spec, {name: value + step * way.get(name, 0.0)
+        losses = [float(np.abs(oracle.forward(graph, {name: value + step * way.get(name, 0.0)
                                                      for name, value in weights.items()}, batch, True)["output"]
                                - batch.label).sum()) for step in (1e-6, -1e-6)]
         assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(slope, rel=1e-5), target
@@ -210,8 +214,15 @@ def test_tables_and_figure_say_what_was_measured(tmp_path: Path) -> None:
         assert said in text
 
 
-def test_repeated_names() -> None:
-    assert repeated("video", 1) == ("video",) and repeated("video", 3) == ("video", "video_2", "video_3")
+def test_copies_of_an_input_take_its_keys() -> None:
+    """Five videos are a data description like any other."""
+    assert copies(GROWING_INPUT, 1) == (GROWING_INPUT,)
+    found = copies(GROWING_INPUT, 5)
+    assert [one.name for one in found] == ["video", "video_2", "video_3", "video_4", "video_5"]
+    assert {(one.settings, one.shape, one.layout) for one in found} == {("video", (20,), "rows")}
+    graph = build_graph(make_config({**TINY, **FUSIONS["lmf"], "video_dropout": 0.25}), found)
+    assert [(site.name, site.rate) for site in graph.dropout_sites] == [(f"{one.name}_subnet", 0.25) for one in found]
+    assert next(p.shape for p in graph.parameters if p.name == "video_5_factor") == (3, 2 + 1, 1)
 
 
 def command(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:

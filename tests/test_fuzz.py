@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UserError
+from core.common.errors import UserError
 from tests.fuzz.__main__ import fuzz, inputs, main
 from tests.fuzz.child import MAKERS
 from tests.fuzz.faulty import FAULTY

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from core.backend import BACKENDS
-from core.checkpoint import load_checkpoint, save_checkpoint
+from core.common.arrays import Array
 from core.data.published import POM_TRAITS
-from core.randomness import Array
+from core.runtime.backend import BACKENDS
+from core.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import Run
 from tests.running import (
     AUDIO,

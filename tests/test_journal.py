@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from core.common.errors import RunFailed, UserError
 from core.config import make_config
 from core.data import load_dataset
-from core.errors import RunFailed, UserError
-from core.journal import Journal, open_journal
-from core.search import main
-from core.search_space import search_space
-from core.search_worker import Task, base_config, note, open_study
+from core.studies.journal import Journal, open_journal
+from core.studies.search import main
+from core.studies.search_space import search_space
+from core.studies.search_worker import Task, base_config, note, open_study
 from tests.running import environment, needs, only_error
 
 FAST = ("--dataset", "mosi", "--epochs", "2", "--text_hidden", "5", "--batch_size", "12", "--modalities", "audio,text")

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.common.errors import UserError, one_line
 from core.convert import convert
+from core.data.published import feature_inputs
 from core.data.unlabelled import read_unlabelled
 from core.data.unpickle import load_pickle
-from core.errors import UserError, one_line
-from core.models import InputDims
 from tests.published_files import Global, Reference, emit, mindspore_ckpt, pickled, torch_zip
 
 STORAGE = Global("torch", "FloatStorage")
@@ -87,7 +87,7 @@ def npy(shape: tuple[int, ...], raw: bytes = b"") -> bytes:
 
 
 def unlabelled(path: Path) -> object:
-    return read_unlabelled(path, ("audio",), InputDims(4, 0, 0, 0), 5)
+    return read_unlabelled(path, feature_inputs(audio=4), 5)
 
 
 def test_arrays(tmp_path: Path) -> None:

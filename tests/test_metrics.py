@@ -3,18 +3,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from core import metrics
+from core.common.arrays import F64
+from core.common.errors import RunFailed
 from core.data.published import POM_TRAITS
-from core.errors import RunFailed
-from core.losses import mean_loss, softmax, summed_loss
-
-F64 = metrics.F64
+from core.data.specs import Task
+from core.training import metrics
+from core.training.losses import Loss, softmax
 
 
 def scores(*values: float) -> F64:
@@ -32,7 +33,7 @@ def mosi() -> tuple[F64, F64]:
 def test_sentiment_against_scikit_learn(mosi: tuple[F64, F64]) -> None:
     predicted, truth = mosi
     assert (truth == 0).any() and (np.abs(predicted) > 3.5).any()
-    got = metrics.evaluate("regression", predicted[:, None], truth[:, None], ("sentiment",))
+    got = metrics.evaluate(Task("regression", ("sentiment",)), predicted[:, None], truth[:, None])
     kept = truth != 0
     has0 = truth >= 0, predicted >= 0
     non0 = truth[kept] > 0, predicted[kept] > 0
@@ -110,7 +111,7 @@ def test_traits_against_scikit_learn() -> None:
     draw = np.random.default_rng(2)
     truth = np.round(draw.uniform(1, 7, (203, 16)) * 3) / 3
     predicted = truth + draw.normal(0, 1, truth.shape)
-    got = metrics.evaluate("regression", predicted, truth, POM_TRAITS)
+    got = metrics.evaluate(Task("regression", POM_TRAITS), predicted, truth)
     measures: dict[str, Callable[[F64, F64], float]] = {
         "MAE": lambda p, t: float(sk.mean_absolute_error(t, p)),
         "Corr": lambda p, t: float(stats.pearsonr(p, t).statistic),
@@ -132,7 +133,7 @@ def test_one_undefined_trait_makes_the_mean_undefined() -> None:
 def test_classification_against_scikit_learn() -> None:
     draw = np.random.default_rng(3)
     logits, label = draw.normal(0, 9, (300, 2)), (draw.random(300) < 0.2).astype(np.int64)
-    got = metrics.evaluate("classification", logits, label, ("not_sad", "sad"))
+    got = metrics.evaluate(Task("classification", ("not_sad", "sad")), logits, label)
     chosen = logits.argmax(1)
     assert got == {"F1": pytest.approx(sk.f1_score(label, chosen, average="weighted")),
                    "Acc-2": pytest.approx(sk.accuracy_score(label, chosen))}
@@ -141,26 +142,27 @@ def test_classification_against_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("task", "width"), [("classification", 2), ("regression", 1), ("regression", 16)])
-def test_a_prediction_that_is_not_finite_is_no_score(task: str, width: int, bad: float) -> None:
+@pytest.mark.parametrize(("kind", "width"), [("classification", 2), ("regression", 1), ("regression", 16)])
+def test_a_prediction_that_is_not_finite_is_no_score(kind: Any, width: int, bad: float) -> None:
     output = np.zeros((5, width), np.float32)
     output[3, width - 1] = bad
-    label = np.zeros(5, np.int64) if task == "classification" else np.zeros((5, width), np.float32)
+    label = np.zeros(5, np.int64) if kind == "classification" else np.zeros((5, width), np.float32)
     with pytest.raises(RunFailed, match="1 of 5 rows are NaN or infinite"):
-        metrics.evaluate(task, output, label, POM_TRAITS[:width])
+        metrics.evaluate(Task(kind, POM_TRAITS[:width]), output, label)
 
 
 def test_summed_losses() -> None:
     draw = np.random.default_rng(4)
     logits, label = draw.normal(0, 3, (50, 2)), draw.integers(0, 2, 50)
-    assert summed_loss(logits, label) == pytest.approx(50 * sk.log_loss(label, softmax(logits)[:, 1]))
+    entropy, absolute = Loss("cross_entropy"), Loss("l1")
+    assert entropy.value(logits, label) == pytest.approx(50 * sk.log_loss(label, softmax(logits)[:, 1]))
     output, truth = draw.normal(0, 3, (50, 16)), draw.normal(0, 3, (50, 16))
     want = 50 * 16 * sk.mean_absolute_error(truth, output)
-    assert summed_loss(output, truth) == pytest.approx(want)
-    assert mean_loss(output, truth) == pytest.approx(want / 50)
+    assert absolute.value(output, truth) == pytest.approx(want)
+    assert absolute.shown(output, truth) == pytest.approx(want / 50)
 
 
 def test_cross_entropy_of_large_logits_is_finite() -> None:
     logits = np.array([[1e4, -1e4], [1e4, -1e4]], np.float32)
-    assert summed_loss(logits, np.array([0, 1])) == pytest.approx(2e4)
+    assert Loss("cross_entropy").value(logits, np.array([0, 1])) == pytest.approx(2e4)
     assert softmax(logits).tolist() == [[1, 0], [1, 0]]

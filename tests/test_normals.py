@@ -15,17 +15,18 @@ from numpy.core._multiarray_umath import (  # type: ignore[attr-defined]
     __cpu_features__,
 )
 
-from core.config import make_config
+from core.common.arrays import F64
+from core.common.normals import cos_of_turns, log, normals
+from core.config import build_graph, make_config
+from core.data.published import feature_inputs
 from core.data.synthetic import synthetic
-from core.models import InputDims, build_spec
-from core.normals import F64, cos_of_turns, log, normals
-from core.randomness import initial_weights
+from core.training.randomness import initial_weights
 from tests.running import ROOT, environment
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
 EDGES = [0.0, 2.0**-53, 0.125 - 2.0**-53, 0.125, 0.125 + 2.0**-53, 0.25, 0.25 + 2.0**-53, 0.375, 0.5, 0.625, 0.75,
          0.875, 1 - math.sqrt(0.5), 1 - 2.0**-53]
-BOUND = 2.0**-50  # derived in core/normals.py
+BOUND = 2.0**-50  # derived in core/common/normals.py
 PINNED = {  # float64: a last bit that changes is seen here
     "audio_factor": "736b8b66765e500c",
     "text_factor": "434848062d64e9be",
@@ -38,7 +39,7 @@ DISPATCHED = [name for name in __cpu_dispatch__ if __cpu_features__[name] and na
 def digests() -> dict[str, str]:
     """Of float64 weights of a network at published sizes, and of synthetic data."""
     config = make_config({"dataset": "iemocap", "rank": 16, "data": "synthetic"})
-    weights = initial_weights(build_spec(config, InputDims(74, 35, 300, 20)), 7, "float64")
+    weights = initial_weights(build_graph(config, feature_inputs(74, 35, 300, 20)), 7, "float64")
     found = {name: hashlib.sha256(weights[name].tobytes()).hexdigest()[:16] for name in PINNED if name in weights}
     audio = synthetic(config).splits["valid"].arrays["audio"]
     return {**found, "synthetic audio": hashlib.sha256(audio.tobytes()).hexdigest()[:16]}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.config import Config, make_config
-from core.flags import make_parser, read_values
+from core.config.flags import make_parser, read_values
 from tests.running import HANG, Refuse, needs, only_error, start, train_flags
 
 SAME: list[tuple[list[str], str, Any]] = [

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from core.backend import BACKENDS
-from core.checkpoint import load_checkpoint
 from core.commands import main
-from core.randomness import Array
-from core.worker import Worker
+from core.common.arrays import Array
+from core.runtime.backend import BACKENDS
+from core.runtime.worker import Worker
+from core.training.checkpoint import load_checkpoint
 from parity.bounds import DRIFT, FORWARD
 from tests.running import Refuse, assert_same_run, history, needs
 

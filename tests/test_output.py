@@ -88,7 +88,7 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
 
 
 def test_an_error_that_nobody_can_read_keeps_its_exit_code(tmp_path: Path) -> None:
-    tiny = write_command(tmp_path, "from core.errors import UserError", "raise UserError('x')")
+    tiny = write_command(tmp_path, "from core.common.errors import UserError", "raise UserError('x')")
 
     def prepare() -> None:
         heed_signals()

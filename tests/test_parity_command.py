@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import parity.__main__ as command
+from core.common.errors import RunFailed
+from core.common.guard import guarded
 from core.config import make_config
 from core.data import load_dataset, provenance
-from core.errors import RunFailed
-from core.guard import guarded
 from parity.ladder import RUNGS
 from parity.runs import Record, Runs, judge_all
 from tests.conftest import Run

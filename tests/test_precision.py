@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.backend import missing_reason
-from core.config import make_config
-from core.errors import UserError
-from core.models import InputDims, build_spec
-from core.plan import make_plan
-from core.scaler import GROWTH_INTERVAL, INITIAL_SCALE, LossScaler
-from core.state import initial_state
-from core.worker import RemoteSession, Worker
+from core.common.errors import UserError
+from core.config import build_graph, make_config
+from core.data.published import feature_inputs
+from core.runtime.backend import missing_reason
+from core.runtime.worker import RemoteSession, Worker
+from core.training.plan import make_plan
+from core.training.scaler import GROWTH_INTERVAL, INITIAL_SCALE, LossScaler
+from core.training.state import initial_state
 from tests.running import needs, only_error, run, train_flags
 
-DIMS = InputDims(audio=7, video=4, text=6, steps=5)
+INPUTS = feature_inputs(audio=7, video=4, text=6, steps=5)
 MIXED = {"dataset": "iemocap", "amp_level": "O1"}
 NO_LSTM = "PyTorch has no bfloat16 LSTM for this CPU"
 
@@ -67,7 +67,7 @@ def older_cpu() -> Iterator[Worker]:
 def opened(worker: Worker, values: dict[str, object]) -> RemoteSession:
     """A session; a skip with the reason where this CPU has no bfloat16 LSTM, which the last tests here are about."""
     try:
-        return worker.open("amp", values, DIMS)
+        return worker.open("amp", values, INPUTS)
     except UserError as error:
         if NO_LSTM in str(error):
             pytest.skip(str(error))
@@ -76,15 +76,16 @@ def opened(worker: Worker, values: dict[str, object]) -> RemoteSession:
 
 def epoch(worker: Worker, changes: dict[str, object]) -> tuple[np.ndarray, int, object]:
     """Losses and skipped steps of one epoch on fixed random data."""
-    values = {"dataset": "iemocap", **changes}
-    spec = build_spec(make_config(values), DIMS)
+    values = {"dataset": "iemocap", "batch_size": 8, **changes}
+    config = make_config(values)
+    graph = build_graph(config, INPUTS)
     session = opened(worker, values)
     draw = np.random.default_rng(0)
-    arrays = {m: draw.normal(size=(40, *DIMS.row_shape(m))).astype("float32") for m in spec.modalities}
+    arrays = {one.name: draw.normal(size=(40, *one.shape)).astype("float32") for one in graph.inputs}
     session.load_data("train", {**arrays, "label": draw.integers(0, 2, 40)})
-    scale = LossScaler(make_config(values)).scale
-    session.load_state(initial_state(spec, 0, "float32", scale))
-    result = session.train_epoch(make_plan(spec, 0, 0, 40, 8, "float32"))
+    scale = LossScaler(config).scale
+    session.load_state(initial_state(graph, 0, "float32", scale))
+    result = session.train_epoch(make_plan(graph, config, 0, 40))
     return result.losses, result.skipped, session.state()
 
 
@@ -100,30 +101,31 @@ def test_o1_trains_close_to_float32_at_any_scale(torch_worker: Worker, scale: ob
 
 def test_an_overflow_skips_the_step_and_halves_the_scale(torch_worker: Worker) -> None:
     """Eight rows of one class give fusion_bias a gradient of about 4: times 2^127 that is beyond float32."""
-    values = {**MIXED, "loss_scale": "dynamic"}
-    spec = build_spec(make_config(values), DIMS)
+    values = {**MIXED, "loss_scale": "dynamic", "batch_size": 8}
+    config = make_config(values)
+    graph = build_graph(config, INPUTS)
     session = opened(torch_worker, values)
     draw = np.random.default_rng(0)
-    arrays = {m: draw.normal(size=(8, *DIMS.row_shape(m))).astype("float32") for m in spec.modalities}
+    arrays = {one.name: draw.normal(size=(8, *one.shape)).astype("float32") for one in graph.inputs}
     session.load_data("train", {**arrays, "label": np.zeros(8, np.int64)})
-    before = initial_state(spec, 0, "float32", 2.0**127)
+    before = initial_state(graph, 0, "float32", 2.0**127)
     session.load_state(before)
-    result = session.train_epoch(make_plan(spec, 0, 0, 8, 8, "float32"))
+    result = session.train_epoch(make_plan(graph, config, 0, 8))
     after = session.state()
     assert result.skipped == 1 and after.step == 0 and after.loss_scale == 2.0**126
-    for p in spec.trainable:
+    for p in graph.trainable:
         np.testing.assert_array_equal(after.weights[p.name], before.weights[p.name])
 
 
 def test_o2_is_refused_with_the_way_out(torch_worker: Worker) -> None:
     with pytest.raises(UserError, match=r"amp_level = 'O2'.*--amp_level O1"):
-        torch_worker.open("o2", {"dataset": "iemocap", "amp_level": "O2"}, DIMS)
+        torch_worker.open("o2", {"dataset": "iemocap", "amp_level": "O2"}, INPUTS)
 
 
 def test_o1_is_refused_where_the_lstm_has_no_bfloat16(older_cpu: Worker) -> None:
     """At once, in one line with the way out. Without text there is no LSTM, and O1 trains."""
     try:
-        older_cpu.open("o1", MIXED, DIMS)
+        older_cpu.open("o1", MIXED, INPUTS)
     except UserError as error:
         assert NO_LSTM in str(error) and "\n" not in str(error)
         assert "use --amp_level O0, or --device cuda" in str(error)
@@ -131,7 +133,7 @@ def test_o1_is_refused_where_the_lstm_has_no_bfloat16(older_cpu: Worker) -> None
         epoch(older_cpu, {"amp_level": "O1"})
         raise AssertionError("it was opened, and trains")
     without_text = {**MIXED, "modalities": "audio,video"}
-    older_cpu.open("o1", without_text, DIMS)  # `epoch` would skip where it is refused
+    older_cpu.open("o1", without_text, INPUTS)  # `epoch` would skip where it is refused
     losses, _, _ = epoch(older_cpu, without_text)
     assert np.isfinite(losses).all()
 

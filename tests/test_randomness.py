@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.config import make_config
-from core.models import DropoutSite, InputDims, ModelSpec, build_spec
-from core.randomness import Array, batch_order, dropout_masks, initial_weights
+from core.common.arrays import Array
+from core.config import build_graph, make_config
+from core.data.published import feature_inputs
+from core.models.graph import DropoutSite, Graph
+from core.training.randomness import Masks, batch_order, initial_weights
 from tests.running import ROOT, environment
 
-DIMS = InputDims(audio=74, video=35, text=300, steps=20)
+INPUTS = feature_inputs(audio=74, video=35, text=300, steps=20)
 FRAMEWORKS = ("torch", "mindspore", "paddle")
 PINNED_WEIGHTS = {
     "audio_factor": "090c680b8fc7cbae",
@@ -35,8 +37,13 @@ PINNED_MASKS = {
 }
 
 
-def spec_of(**values: object) -> ModelSpec:
-    return build_spec(make_config({"dataset": "iemocap", **values}), DIMS)
+def graph_of(**values: object) -> Graph:
+    return build_graph(make_config({"dataset": "iemocap", **values}), INPUTS)
+
+
+def masks_of(graph: Graph, seed: int, epoch: int, rows: int) -> dict[str, Array]:
+    """Those of a whole epoch."""
+    return Masks(graph.dropout_sites, seed, epoch, "float32").rows(0, rows)
 
 
 def digest(array: Array) -> str:
@@ -50,39 +57,39 @@ def sigmas(sample: Array, mean: float, deviation: float) -> float:
 
 def test_pinned_weights() -> None:
     """A change of any of these makes every published result irreproducible."""
-    weights = initial_weights(spec_of(), 7)
+    weights = initial_weights(graph_of(), 7)
     assert {name: digest(weights[name]) for name in PINNED_WEIGHTS} == PINNED_WEIGHTS
 
 
 def test_pinned_order_and_masks() -> None:
     assert batch_order(7, 3, 10).tolist() == PINNED_ORDER
     assert digest(batch_order(7, 3, 1000)) == "e75d998ab8253729"
-    masks = dropout_masks(spec_of(apply_post_fusion_dropout=True), 7, 3, 33)
+    masks = masks_of(graph_of(apply_post_fusion_dropout=True), 7, 3, 33)
     assert {name: digest(mask) for name, mask in masks.items()} == PINNED_MASKS
 
 
 def test_no_draw_depends_on_another() -> None:
     """Any order of calls; any other modality, parameter, mask or width elsewhere."""
-    first = initial_weights(spec_of(), 1)
+    first = initial_weights(graph_of(), 1)
     batch_order(1, 0, 50)
     np.random.seed(3)
-    assert all(np.array_equal(value, first[name]) for name, value in initial_weights(spec_of(), 1).items())
-    alone = initial_weights(spec_of(modalities="video"), 1)
+    assert all(np.array_equal(value, first[name]) for name, value in initial_weights(graph_of(), 1).items())
+    alone = initial_weights(graph_of(modalities="video"), 1)
     assert all(np.array_equal(value, first[name]) for name, value in alone.items())
-    other = initial_weights(spec_of(audio_hidden=5), 1)
+    other = initial_weights(graph_of(audio_hidden=5), 1)
     assert np.array_equal(other["text_subnet.rnn.weight_ih_l0"], first["text_subnet.rnn.weight_ih_l0"])
-    both, one = dropout_masks(spec_of(), 1, 2, 9), dropout_masks(spec_of(modalities="text"), 1, 2, 9)
+    both, one = masks_of(graph_of(), 1, 2, 9), masks_of(graph_of(modalities="text"), 1, 2, 9)
     assert list(one) == ["text_subnet"] and np.array_equal(one["text_subnet"], both["text_subnet"])
-    assert np.array_equal(dropout_masks(spec_of(audio_dropout=0), 1, 2, 9)["video_subnet"], both["video_subnet"])
+    assert np.array_equal(masks_of(graph_of(audio_dropout=0), 1, 2, 9)["video_subnet"], both["video_subnet"])
 
 
 def test_seed_epoch_and_name_all_matter() -> None:
-    seeds = [initial_weights(spec_of(audio_hidden=16, video_hidden=16), seed) for seed in (0, 1)]
+    seeds = [initial_weights(graph_of(audio_hidden=16, video_hidden=16), seed) for seed in (0, 1)]
     drawn = [w[name] for w in seeds for name in ("audio_subnet.linear_2.weight", "audio_subnet.linear_3.weight",
                                                  "video_subnet.linear_2.weight")]
     orders = [batch_order(seed, epoch, 99) for seed in (0, 1) for epoch in (0, 1, 2)]
-    spec = spec_of(audio_dropout=0.5)
-    masks = [dropout_masks(spec, seed, epoch, 20)["audio_subnet"] for seed in (0, 1) for epoch in (0, 1, 2)]
+    graph = graph_of(audio_dropout=0.5)
+    masks = [masks_of(graph, seed, epoch, 20)["audio_subnet"] for seed in (0, 1) for epoch in (0, 1, 2)]
     for group in (drawn, orders, masks):
         assert not any(np.array_equal(a, b) for a, b in itertools.combinations(group, 2))
     # seed 1, epoch 11 and seed 11, epoch 1 must not share a stream
@@ -103,7 +110,7 @@ def test_every_place_is_as_likely() -> None:
 
 def test_uniform_weights_keep_torch_s_bounds() -> None:
     """nn.Linear: +-1/sqrt(in); nn.LSTM: +-1/sqrt(hidden). Kolmogorov and Smirnov judge the shape."""
-    weights = initial_weights(spec_of(), 5)
+    weights = initial_weights(graph_of(), 5)
     for name, bound in {"audio_subnet.linear_1.weight": 1 / math.sqrt(74), "audio_subnet.linear_1.bias":
                         1 / math.sqrt(74), "audio_subnet.linear_2.weight": 1 / 4, "text_subnet.linear_1.weight": 1 / 8,
                         "text_subnet.rnn.weight_ih_l0": 1 / 8, "text_subnet.rnn.bias_hh_l0": 1 / 8}.items():
@@ -115,9 +122,9 @@ def test_uniform_weights_keep_torch_s_bounds() -> None:
 
 def test_normal_weights_follow_torch_s_xavier_rule() -> None:
     """xavier_normal_ of a (R, 1 + H, O) tensor: std = sqrt(2 / ((R + 1 + H) O))."""
-    spec = spec_of(rank=16, audio_hidden=64)
+    graph = graph_of(rank=16, audio_hidden=64)
     for seed in range(3):
-        weights = initial_weights(spec, seed, "float64")
+        weights = initial_weights(graph, seed, "float64")
         for name in ("audio_factor", "text_factor"):
             ranks, width, outputs = weights[name].shape
             deviation = math.sqrt(2 / ((ranks + width) * outputs))
@@ -130,23 +137,23 @@ def test_normal_weights_follow_torch_s_xavier_rule() -> None:
 
 
 def test_constants() -> None:
-    weights = initial_weights(spec_of(), 0)
+    weights = initial_weights(graph_of(), 0)
     for name, value in {"audio_subnet.norm.weight": 1, "audio_subnet.norm.bias": 0, "fusion_bias": 0,
                         "video_subnet.norm.running_mean": 0, "video_subnet.norm.running_var": 1}.items():
         assert (weights[name] == value).all(), name
 
 
 def test_float32_is_float64_rounded_once() -> None:
-    single, double = (initial_weights(spec_of(), 3, dtype) for dtype in ("float32", "float64"))
+    single, double = (initial_weights(graph_of(), 3, dtype) for dtype in ("float32", "float64"))
     for name, value in double.items():
         assert value.dtype == np.float64 and np.array_equal(value.astype(np.float32), single[name]), name
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.15, 0.3, 0.5, 0.9, 1 - 2.0**-40])
 def test_masks_keep_their_share_and_scale(rate: float) -> None:
-    spec = spec_of(audio_dropout=rate, video_dropout=0)
+    graph = graph_of(audio_dropout=rate, video_dropout=0)
     rows = 2000
-    masks = dropout_masks(spec, 0, 0, rows)
+    masks = masks_of(graph, 0, 0, rows)
     assert "video_subnet" not in masks
     mask = masks["audio_subnet"]
     assert mask.shape == (rows, 74) and mask.dtype == np.float32
@@ -158,21 +165,24 @@ def test_masks_keep_their_share_and_scale(rate: float) -> None:
 
 
 def test_sites_of_a_mask() -> None:
-    spec = spec_of(apply_post_fusion_dropout=True, rank=3)
-    assert spec.dropout_sites == (
-        DropoutSite("audio_subnet", 74, 0.3), DropoutSite("video_subnet", 35, 0.5),
-        DropoutSite("text_subnet", 64, 0.2), DropoutSite("fusion", 6, 0.5))
+    graph = graph_of(apply_post_fusion_dropout=True, rank=3)
+    assert graph.dropout_sites == (
+        DropoutSite("audio_subnet", (74,), 0.3), DropoutSite("video_subnet", (35,), 0.5),
+        DropoutSite("text_subnet", (64,), 0.2), DropoutSite("fusion", (3, 2), 0.5, "terms"))
+    assert [site.width for site in graph.dropout_sites] == [74, 35, 64, 6]
 
 
 def test_core_imports_no_framework(tmp_path: Path) -> None:
-    """Nor does writing curves: tensorboardX would load PyTorch beside another framework."""
+    """Nor does writing curves and the picture of a model: tensorboardX would load PyTorch beside another framework."""
     code = f"""
 import pkgutil, sys, importlib, core
 from pathlib import Path
 for module in pkgutil.walk_packages(core.__path__, "core."):
     importlib.import_module(module.name)
-from core.curves import Curves
+from core.config import build_graph, make_config
+from core.training.curves import Curves
 curves = Curves(Path("curves"))
+curves.draw(build_graph(make_config({{"dataset": "pom"}})))
 curves.add({{"epoch": 1, "train_loss": 1.0, "valid_loss": 1.0}})
 curves.close()
 loaded = {{name.split(".")[0] for name in sys.modules}} & set({FRAMEWORKS!r})

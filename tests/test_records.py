@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from core.commands import main as command
-from core.errors import UserError, one_line
-from core.flags import read_count, read_saved
-from core.tables.figures import emotion, seven, sign
-from core.tables.plan import Job, load_plan, run_path
-from core.tables.report import main
-from core.tables.request import MOST_SEEDS, read_seeds
-from core.tables.results import load_entries
+from core.common.errors import UserError, one_line
+from core.config.flags import read_count, read_saved
+from core.data.tables import TABLES
+from core.studies.tables.figures import classes, rounded, sign
+from core.studies.tables.plan import Job, load_plan, run_path
+from core.studies.tables.report import main
+from core.studies.tables.request import MOST_SEEDS, read_seeds
+from core.studies.tables.results import load_entries
 from tests.running import only_error
 from tests.table_folders import finish, job, plan
 
@@ -95,21 +96,21 @@ def test_classes_of_another_table(tmp_path: Path) -> None:
     path = run_path(tmp_path, one.run) / "predictions_test.csv"
     run = load_entries(tmp_path)[0].run
     assert run is not None
-    emotion(run)
+    classes(run)
     text = path.read_text()
     for damaged in (text.replace(",happy,", ",glad,"), text.replace("predicted", "found"), text.replace("p_", "q_"),
                     text.replace(",label", ",truth")):
         assert damaged != text
         path.write_text(damaged)
         with pytest.raises(UserError, match=r"predictions_test\.csv: (its labels|has no column)"):
-            emotion(run)
+            classes(run)
 
 
 def test_what_is_sound_is_read(tmp_path: Path) -> None:
     write(tmp_path)
     run = load_entries(tmp_path)[0].run
     assert run is not None and len(run.history()) == 5 and load_plan(tmp_path)[0].seed == 1
-    assert sign(run)[1].sum() == seven(run)[1].sum() == len(run.predictions())
+    assert sign(run, TABLES["mosi"])[1].sum() == rounded(run, TABLES["mosi"])[1].sum() == len(run.predictions())
 
 
 def test_the_configuration_of_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str],

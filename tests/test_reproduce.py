@@ -4,18 +4,19 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.config import make_config
+from core.common.errors import UserError
+from core.config import make_config, to_values
 from core.data.published import POM_TRAITS
-from core.errors import UserError
-from core.reproduce import main
-from core.tables.plan import distinct_runs, identity, load_plan, run_name, save_plan
-from core.tables.pool import Event, Pool
-from core.tables.request import read_seeds, read_sets
+from core.studies.reproduce import main
+from core.studies.tables.plan import distinct_runs, identity, load_plan, refuse_mixture, run_name, save_plan
+from core.studies.tables.pool import Event, Pool
+from core.studies.tables.request import read_seeds, read_sets
 from tests.planned import every_framework, jobs_of, mosi_configs, plan_flags, write_configs
 
 __all__ = ["every_framework"]
@@ -32,8 +33,8 @@ def test_pom_has_sixteen_cells_and_twelve_runs() -> None:
     assert [job.seed for job in jobs] == sorted(job.seed for job in jobs), "whole seeds first"
     vivid = next(job for job in jobs if job.cell == "vivid")
     assert (vivid.config, vivid.model, vivid.data, vivid.variant) == ("configs/pom/vivid.yaml", "lmf", "published", "")
-    config = make_config(vivid.values)
-    assert (config.rank, config.weight_decay, config.epochs, config.seed) == (16, 0.01, 500, 1)
+    config = vivid.made
+    assert (to_values(config)["rank"], config.weight_decay, config.epochs, config.seed) == (16, 0.01, 500, 1)
 
 
 def test_iemocap_has_four_cells_and_its_variants() -> None:
@@ -53,11 +54,11 @@ def test_mosi_takes_the_file_of_its_modalities(tmp_path: Path) -> None:
     configs = mosi_configs(tmp_path)
     jobs = jobs_of("--table", "mosi", "--backend", "torch", "--seeds", "1", "--configs", str(configs), "--model",
                    "lmf,tfn", "--modalities", "text,audio;video;text,video,audio")
-    found = {(job.modalities, job.model): (Path(job.config).name, make_config(job.values).rank) for job in jobs}
-    for model in ("lmf", "tfn"):
-        assert found[("audio", "text"), model] == ("audio_text.yaml", 2)
-        assert found[("video",), model] == ("audio_video_text.yaml", 3), "a set without a file of its own"
-        assert found[("audio", "video", "text"), model] == ("audio_video_text.yaml", 3)
+    found = {(job.modalities, job.model): (Path(job.config).name, to_values(job.made).get("rank")) for job in jobs}
+    for model, ranks in (("lmf", (2, 3)), ("tfn", (None, None))):
+        assert found[("audio", "text"), model] == ("audio_text.yaml", ranks[0])
+        assert found[("video",), model] == ("audio_video_text.yaml", ranks[1]), "a set without a file of its own"
+        assert found[("audio", "video", "text"), model] == ("audio_video_text.yaml", ranks[1])
     assert len(jobs) == 6
     plain = jobs_of("--table", "mosi", "--backend", "torch", "--seeds", "1", "--configs", str(configs))
     assert [(job.modalities, job.model) for job in plain] == [(("audio", "video", "text"), "lmf")]
@@ -84,8 +85,43 @@ def test_run_names_tell_configurations_apart() -> None:
     names = [run_name(make_config({**base, **more}), "torch") for more in other]
     assert len({name, run_name(make_config(base), "paddle"), *names}) == len(other) + 2
     assert "-synthetic-" in run_name(make_config({**base, "data": "synthetic"}), "torch")
-    assert "seed" not in identity(make_config(base)) and "learning_rate" not in identity(make_config(base)), \
+    assert "seed" not in identity(make_config(base), {}) and "learning_rate" not in identity(make_config(base), {}), \
         "keys at their defaults, which a later schema may gain, have no part in the name"
+
+
+NAMES = {  # as the version before models had keys of their own made them; finished runs are found by them
+    ("pom", "vivid", "lmf"): "pom-audio+video+text-lmf-447c4b47-torch-seed1",
+    ("pom", "vivid", "tfn"): "pom-audio+video+text-tfn-e3ca7df8-torch-seed1",  # its file has a rank
+    ("pom", "vivid", "lmf", "--rank", "8"): "pom-audio+video+text-lmf-fbee07ce-torch-seed1",
+    ("pom", "vivid", "tfn", "--rank", "8"): "pom-audio+video+text-tfn-7a63c4fe-torch-seed1",
+    ("pom", "vivid", "lmf", "--post_fusion_dim", "0"): "pom-audio+video+text-lmf-43603c34-torch-seed1",
+    ("pom", "vivid", "tfn", "--post_fusion_dim", "0"): "pom-audio+video+text-tfn-d8b2e586-torch-seed1",
+    ("iemocap", "sad", "lmf", "--modalities", "audio,video"): "iemocap-sad-audio+video-lmf-7a228a9b-torch-seed1",
+    ("iemocap", "sad", "tfn", "--modalities", "audio,video"): "iemocap-sad-audio+video-tfn-52293b3d-torch-seed1",
+}
+
+
+@pytest.mark.parametrize("case", NAMES, ids=" ".join)
+def test_runs_of_earlier_versions_are_found(case: tuple[str, ...]) -> None:
+    """A key that the other model has counts in the name, and is no part of the configuration."""
+    table, cell, model, *flags = case
+    jobs = jobs_of("--table", table, "--cells", cell, "--model", "lmf,tfn", "--backend", "torch", "--seeds", "1",
+                   *flags)
+    job = next(job for job in jobs if job.model == model)
+    assert job.run == NAMES[case]
+    assert ("rank" in to_values(job.made)) == (model == "lmf")
+    assert ("post_fusion_dim" in to_values(job.made)) == (model == "tfn")
+
+
+def test_a_plan_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It holds the keys of all models."""
+    job = jobs_of("--table", "pom", "--cells", "vivid", "--model", "tfn", "--backend", "torch", "--seeds", "1")[0]
+    old = replace(job, values={**job.values, "rank": 16, "text_out": 32})
+    save_plan(tmp_path, [old])
+    assert load_plan(tmp_path) == [old] and load_plan(tmp_path)[0].made == job.made
+    refuse_mixture(tmp_path, [replace(job, seed=2)])
+    with pytest.raises(UserError, match=r"planned there with batch_size = 32 in torch, now 8 in torch"):
+        refuse_mixture(tmp_path, [replace(job, values={**job.values, "batch_size": 8})])
 
 
 def test_a_plan_is_kept_and_grows(tmp_path: Path) -> None:
@@ -159,8 +195,8 @@ def test_a_worker_keeps_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
         terminate = close
 
-    monkeypatch.setattr("core.worker.Worker", Fake)
-    monkeypatch.setattr("core.tables.pool.limit_threads", lambda threads: None)
+    monkeypatch.setattr("core.runtime.worker.Worker", Fake)
+    monkeypatch.setattr("core.studies.tables.pool.limit_threads", lambda threads: None)
     runs = distinct_runs(jobs_of("--table", "pom", "--cells", "vivid,reserved", "--backend", "torch,paddle", "--seeds",
                                  "2"))
     assert [run.backend for run in runs] == ["torch", "paddle"] * 4

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import core.backend
-from core.reproduce import main
-from core.tables.plan import save_plan
+import core.runtime.backend
+from core.studies.reproduce import main
+from core.studies.tables.plan import save_plan
 from tests.planned import every_framework, jobs_of, mosi_configs, plan_flags, write_configs
 from tests.running import ROOT, content_of, only_error, write_pickle
 
@@ -43,6 +43,9 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*POM, "--modalities", "audio,smell"), ("--modalities audio,smell", "'smell'", "audio, video, text")),
     ((*POM, "--modalities", "audio;audio"), ("--modalities audio;audio", "twice")),
     ((*POM, "--rank", "0"), ("rank = '0' (from --rank)", "greater than or equal to 1")),
+    ((*POM, "--rank", "8", "--model", "tfn"), ("rank = 8: tfn has no rank; models with it: lmf (from --rank)",)),
+    ((*POM, "--post_fusion_dim", "8"), ("post_fusion_dim = 8: lmf has no post_fusion_dim; models with it: tfn",)),
+    ((*POM, "--rank", "0", "--model", "tfn,lmf"), ("rank = '0' (from --rank)", "greater than or equal to 1")),
     ((*POM, "--amp_level", "O1", "--precision", "float64"), ("amp_level", "float32")),
     ((*POM, "--seed", "3"), ("unknown flag '--seed'", "--seeds")),
     ((*POM, "--emotion", "sad"), ("unknown flag '--emotion'",)),
@@ -72,7 +75,7 @@ def test_a_name_that_one_of_the_models_lacks(data: Path, tmp_path: Path, capsys:
 
 def test_a_missing_framework_stops_the_plan(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setitem(core.backend.BACKENDS, "paddle", "a_framework_that_nobody_has")
+    monkeypatch.setitem(core.runtime.backend.BACKENDS, "paddle", "a_framework_that_nobody_has")
     monkeypatch.chdir(tmp_path)
     assert main(["--table", "pom", "--backend", "torch,paddle", "--data", "synthetic"]) == 2
     only_error(capsys.readouterr().err, "paddle is not installed", "pip install -c constraints.txt -e '.[paddle]'")
@@ -83,6 +86,7 @@ def test_a_missing_framework_stops_the_plan(tmp_path: Path, capsys: Captured, mo
     (None, ("vivid.yaml: no such file", "the pom table needs it", "--configs")),
     ("dataset: mosi\n", ("vivid.yaml", "dataset = 'mosi', expected 'pom'")),
     ("dataset: pom\nrank: -1\n", ("vivid.yaml", "rank = -1")),
+    ("dataset: pom\nmodel: tfn\nrank: -1\n", ("vivid.yaml", "rank = -1")),
     ("dataset: pom\nranks: 1\n", ("vivid.yaml", "unknown key 'ranks'", "'rank'")),
     ("dataset: pom\nmodel_path: x\n", ("vivid.yaml", "model_path = 'x'", "remove the key")),
 ])
@@ -142,4 +146,4 @@ def test_rows_are_not_mixed(data: Path, tmp_path: Path, capsys: Captured) -> Non
         assert main([*flags, *more]) == 2
         only_error(capsys.readouterr().err, "plan.json: pom vivid (lmf, audio+video+text)", words, "another --output")
     assert main([*flags, "--precision", "float64", "--backend", "paddle"]) == 0
-    assert main([*flags, "--rank", "7", "--model", "tfn"]) == 0, "another row"
+    assert main([*flags, "--post_fusion_dim", "7", "--model", "tfn"]) == 0, "another row"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from core.reproduce import main
-from core.signals import ENDING
-from core.tables.plan import distinct_runs, load_plan
+from core.common.signals import ENDING
+from core.studies.reproduce import main
+from core.studies.tables.plan import distinct_runs, load_plan
 from tests.planned import (
     CELLS,
     EPOCHS,

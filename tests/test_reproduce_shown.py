@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import core.cores
-from core.cores import quietest_cores, slices
-from core.reproduce import main
-from core.tables.live import Board, span
-from core.tables.plan import Run, distinct_runs
-from core.tables.pool import Event, ended_by
+import core.runtime.cores
+from core.runtime.cores import quietest_cores, slices
+from core.studies.reproduce import main
+from core.studies.tables.live import Board, span
+from core.studies.tables.plan import Run, distinct_runs
+from core.studies.tables.pool import Event, ended_by
 from tests.planned import every_framework, jobs_of, plan_flags, write_configs
 from tests.running import environment
 
@@ -40,7 +40,7 @@ def shown(made: Board) -> str:
 
 def test_the_board_counts_and_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     made, runs, _ = board(terminal=False)
-    monkeypatch.setattr("core.tables.live.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("core.studies.tables.live.time.monotonic", lambda: 100.0)
     assert made.seconds_left() is None and "1 of 6 runs finished, time left: known after the first run" in shown(made)
     assert [run.backend for run in runs] == ["torch", "paddle"] * 3 and runs[0].cells == "confident,passionate"
     made.hear(Event("begun", runs[1]))
@@ -50,7 +50,7 @@ def test_the_board_counts_and_estimates(monkeypatch: pytest.MonkeyPatch) -> None
     made.hear(Event("finished", runs[1], 9, 0.8, seconds=40))
     made.hear(Event("finished", runs[2], 9, 0.8, seconds=10))
     made.hear(Event("begun", runs[3]))
-    monkeypatch.setattr("core.tables.live.time.monotonic", lambda: 112.0)
+    monkeypatch.setattr("core.studies.tables.live.time.monotonic", lambda: 112.0)
     assert made.seconds_left() == (10 + 40 + 40 - 12) / 2, "torch 10 s each, paddle 40, 12 of them spent, two workers"
     made.hear(Event("failed", runs[3], error="[red]no markup[/]"))
     assert made.seconds_left() == (10 + 40) / 2
@@ -82,7 +82,7 @@ def test_durations_in_words() -> None:
 
 
 BROKEN = """
-import core.tables.pool as pool
+import core.studies.tables.pool as pool
 def broken(*given, **more):
     raise ValueError("two\\nlines")
 pool.start_run = broken
@@ -110,19 +110,19 @@ def test_cores_are_shared_out_or_left_alone() -> None:
 
 def test_quiet_cores_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     idle = iter([{0: 10.0, 1: 10.0, 2: 10.0, 3: 10.0}, {0: 10.0, 1: 10.2, 2: 10.1, 3: 10.2}])
-    monkeypatch.setattr(core.cores, "_idle_seconds", lambda: next(idle))
-    monkeypatch.setattr(core.cores, "_pinned", lambda count: Counter({3: 1}))
+    monkeypatch.setattr(core.runtime.cores, "_idle_seconds", lambda: next(idle))
+    monkeypatch.setattr(core.runtime.cores, "_pinned", lambda count: Counter({3: 1}))
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
     clock = iter([50.0, 50.2])
-    monkeypatch.setattr("core.cores.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("core.runtime.cores.time.monotonic", lambda: next(clock))
     assert quietest_cores(0.0) == [1, 2, 0, 3], "3 is idle now, but another program is held on it"
 
 
 def test_too_few_cores_are_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.reproduce.quietest_cores", lambda: [0, 1])
-    monkeypatch.setattr("core.reproduce.Pool.run", lambda self, listener: None)
-    monkeypatch.setattr("core.reproduce.write_all", lambda output: None)
+    monkeypatch.setattr("core.studies.reproduce.quietest_cores", lambda: [0, 1])
+    monkeypatch.setattr("core.studies.reproduce.Pool.run", lambda self, listener: None)
+    monkeypatch.setattr("core.studies.reproduce.write_all", lambda output: None)
     configs = write_configs(tmp_path / "configs")
     flags = plan_flags(configs, data, tmp_path / "out", "--jobs", "3")
     assert main(flags) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.backend import BACKENDS
+from core.runtime.backend import BACKENDS
 from tests.conftest import TWELVE, Run
 from tests.running import (
     HANG,
@@ -104,7 +104,7 @@ def test_changed_data_is_another_run(classified: Run, tmp_path: Path, refuse: Re
                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """The fingerprint tells, though shapes and name are the same; the run stays as it was. No framework is asked."""
     write_pickle(tmp_path, "iemocap", content_of("iemocap", seed=1))
-    monkeypatch.setattr("core.commands.open_session", lambda *_: Scripted([]))
+    monkeypatch.setattr("core.runtime.start.open_session", lambda *_: Scripted([]))
     before = (classified.folder / "run.json").read_bytes()
     refuse("train", "--resume", str(classified.folder), "--data_dir", str(tmp_path), words=(
         str(classified.folder / "last.safetensors"), "made from other data (fingerprint", "start a new run"))

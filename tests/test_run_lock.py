@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import core.lock
-from core.errors import RunFailed, UserError
-from core.lock import FolderLock
-from core.randomness import Array
+import core.common.lock
+from core.common.arrays import Array
+from core.common.errors import RunFailed, UserError
+from core.common.lock import FolderLock
 from tests.conftest import Run
 from tests.running import Refuse, environment, history, needs, only_error, start, train_flags
 from tests.test_trainer import Scripted, epochs_of, trainer_of
@@ -24,7 +24,7 @@ from tests.test_trainer import Scripted, epochs_of, trainer_of
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
-from core.lock import FolderLock
+from core.common.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]), "wait")
 command = [sys.executable, "-c", "import time; time.sleep(3600)"]
 print(subprocess.Popen(command, close_fds=False).pid, flush=True)
@@ -66,7 +66,7 @@ def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 def test_a_lock_taken_away_between_opening_and_locking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its holder ends just then: the file that we opened is no longer the one that others would lock."""
-    original, calls = core.lock.lock_file, []
+    original, calls = core.common.lock.lock_file, []
 
     def late(handle: int) -> bool | None:
         calls.append(handle)
@@ -74,7 +74,7 @@ def test_a_lock_taken_away_between_opening_and_locking(tmp_path: Path, monkeypat
             (tmp_path / ".lock").unlink()
         return original(handle)
 
-    monkeypatch.setattr(core.lock, "lock_file", late)
+    monkeypatch.setattr(core.common.lock, "lock_file", late)
     lock = FolderLock(tmp_path, "wait")
     assert len(calls) == 2
     lock.check()
@@ -84,7 +84,7 @@ def test_a_lock_taken_away_between_opening_and_locking(tmp_path: Path, monkeypat
 
 def test_without_locks_a_warning_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                          capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(core.lock, "lock_file", lambda handle: None)
+    monkeypatch.setattr(core.common.lock, "lock_file", lambda handle: None)
     first, second = (FolderLock(tmp_path, "wait") for _ in range(2))
     assert capsys.readouterr().err == 2 * (f"warning: {tmp_path}: this system can't lock it; see to it that no other "
                                            "process works there\n")
@@ -112,7 +112,7 @@ def test_a_second_resume_is_refused(data: Path, tmp_path: Path, refuse: Refuse, 
                         str(tmp_path / "weights"))
     folder = tmp_path / "iemocap-happy-torch-1"
     process = start(tmp_path, "torch", "train", *flags)
-    monkeypatch.setattr("core.trainer.open_session", lambda *_: Scripted([]))
+    monkeypatch.setattr("core.runtime.start.open_session", lambda *_: Scripted([]))
     try:
         wait_for_epochs(process, folder, 1)
         refuse("train", "--resume", str(folder),
@@ -136,7 +136,7 @@ def wait_for_epochs(process: subprocess.Popen[str], folder: Path, rows: int) -> 
 def test_two_runs_do_not_share_a_folder_of_checkpoints(data: Path, tmp_path: Path, refuse: Refuse,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     """--model_path holds a folder per run's name, and another --output_path has the same names."""
-    monkeypatch.setattr("core.trainer.open_session", lambda *_: Scripted([]))
+    monkeypatch.setattr("core.runtime.start.open_session", lambda *_: Scripted([]))
     lock = FolderLock(made(tmp_path / "weights" / "iemocap-happy-torch-1"), "wait")
     refuse("train", *train_flags("iemocap", data, tmp_path, "--model_path", str(tmp_path / "weights")),
            words=(str(lock.folder), f"process {os.getpid()} is working there"))

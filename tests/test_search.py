@@ -15,15 +15,24 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from core.common.errors import UserError
 from core.config import make_config
+from core.config.flags import read_yaml
 from core.data import load_dataset
-from core.errors import UserError
-from core.flags import read_yaml
-from core.search import _refuse_other, main
-from core.search_confirm import open_confirmation
-from core.search_space import search_space
-from core.search_worker import PRUNED_AFTER, PRUNED_FROM, Task, base_config, enough, open_study, release_lost, work
-from core.selection import for_selection
+from core.studies.search import _refuse_other, main
+from core.studies.search_confirm import open_confirmation
+from core.studies.search_space import search_space
+from core.studies.search_worker import (
+    PRUNED_AFTER,
+    PRUNED_FROM,
+    Task,
+    base_config,
+    enough,
+    open_study,
+    release_lost,
+    work,
+)
+from core.training.selection import for_selection
 from tests.planned import wait_until_gone
 from tests.running import HANG, content_of, environment, heed_signals, needs, only_error, wait_for, write_pickle
 from tests.test_trainer import Scripted
@@ -52,11 +61,15 @@ def study_of(storage: Path | str, name: str) -> optuna.Study:
 
 
 def test_the_space_is_the_originals() -> None:
-    assert search_space(make_config({"dataset": "mosi"}), {}) == {
+    space = search_space(make_config({"dataset": "mosi"}), {})
+    assert space == {
         "audio_hidden": [4, 8, 16], "video_hidden": [4, 8, 16], "text_hidden": [64, 128, 256],
         "audio_dropout": DROPOUTS, "video_dropout": DROPOUTS, "text_dropout": DROPOUTS, "rank": [1, 4, 8, 16],
         "factor_learning_rate": RATES, "learning_rate": RATES, "weight_decay": [0.0, 0.001, 0.002, 0.01],
         "batch_size": [4, 8, 16, 32, 64, 128]}
+    assert list(space) == [
+        "audio_hidden", "video_hidden", "text_hidden", "audio_dropout", "video_dropout", "text_dropout", "rank",
+        "factor_learning_rate", "learning_rate", "weight_decay", "batch_size"], "or a seed would draw other settings"
     assert search_space(make_config({"dataset": "iemocap"}), {})["audio_hidden"] == [8, 16, 32]
 
 
@@ -160,14 +173,14 @@ def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
 # A worker, too, reads the file that the command is in. Its third trial doesn't get beyond its second epoch.
 STUCK = """
 import sys, threading
-import core.search_worker
-report = core.search_worker._report
+import core.studies.search_worker
+report = core.studies.search_worker._report
 def stuck(trial, row):
     report(trial, row)
     if (trial.number, row["epoch"]) == (2, 2):
         threading.Event().wait()
-core.search_worker._report = stuck
-from core.search import main
+core.studies.search_worker._report = stuck
+from core.studies.search import main
 if __name__ == "__main__":
     sys.exit(main())
 """
@@ -229,7 +242,7 @@ def test_a_diverged_trial_counts_and_doesnt_stop_the_rest(tmp_path: Path, data: 
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """A loss of NaN in every trial: each is marked as failed and says why, and the search comes to its end."""
     broken = Scripted([1.0], broken=(0, 1, float("nan")))
-    monkeypatch.setattr("core.search_worker.open_session", lambda *arguments: broken)
+    monkeypatch.setattr("core.studies.search_worker.open_session", lambda *arguments: broken)
     fixed = {"dataset": "mosi", "data_dir": str(data), "modalities": "audio", "epochs": 1}
     task = Task("torch", str(tmp_path / "d.journal"), "d", fixed, 3, 0)
     work(task, 0)
@@ -245,6 +258,9 @@ REFUSED: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("--dataset", "mosi", "--backend", "jax"), ("--backend jax", "torch, mindspore, paddle")),
     (("--dataset", "mosi", "--rank", "0"), ("rank = '0'", "--rank")),
     (("--dataset", "mosi", "--frozen", "nothing"), ("frozen: no trained parameter 'nothing'", "fusion_weights")),
+    (("--dataset", "mosi", "--model", "tfn", "--rank", "8"), ("rank = 8: tfn has no rank", "lmf (from --rank)")),
+    (("--dataset", "mosi", "--selection", "Corr"), ("selection = 'Corr' (from --selection)", "the validation loss")),
+    (("--dataset", "mosi", "--selection_direction", "max"), ("selection_direction = 'max' (from --selection_direct",)),
     (("--dataset", "mosi", "--confirm", "8"), ("--confirm 8", "8x5")),
     (("--dataset", "mosi", "--storage", "nosuch://x/y"), ("--storage nosuch://x/y", "can't be opened")),
     (("--dataset", "mosi", "--storage", "postgresql+psycopg2://127.0.0.1:1/x"), ("can't be opened", "127.0.0.1")),
@@ -285,6 +301,33 @@ def test_a_study_from_before_a_key_has_its_default(finished: tuple[Path, str], d
                 _refuse_other(*arguments)
         else:
             _refuse_other(*arguments)
+
+
+BEFORE: dict[str, Any] = {  # the fixed keys of a study, as the version before models had keys of their own wrote them
+    "dataset": "mosi", "emotion": None, "data": "published", "modalities": ["audio", "text"], "max_len": 20,
+    "synthetic_seed": 0, "model": "lmf", "video_hidden": 16, "text_out": 32, "video_dropout": 0.5,
+    "post_fusion_dropout": 0.5, "apply_post_fusion_dropout": False, "post_fusion_dim": 32, "output_dim": 1,
+    "frozen": [], "epochs": 2, "patience": 20, "seed": 0, "device": "cpu", "precision": "float32", "amp_level": "O0",
+    "loss_scale": 1.0, "threads": 1, "model_path": None,
+}
+
+
+@pytest.mark.parametrize(("more", "changed"), [
+    ({}, ""), ({"post_fusion_dim": 8}, ""), ({"patience": 3}, "patience"), ({"model": "tfn"}, "model")])
+def test_a_study_of_an_earlier_version_goes_on(more: dict[str, Any], changed: str, data: Path, tmp_path: Path) -> None:
+    """It lacks the keys that came later, and holds those of other models, which decided nothing."""
+    fixed = {"dataset": "mosi", "epochs": 2, "modalities": "audio,text", "data_dir": str(data)}
+    task = Task("torch", str(tmp_path / "s.journal"), "s", fixed, 6, 40)
+    config = base_config(task)
+    study, space, dataset = open_study(task), search_space(config, task.fixed), for_selection(load_dataset(config))
+    for key, value in {"data": dataset.fingerprint, "space": space, "fixed": {**BEFORE, **more}}.items():
+        study.set_user_attr(key, value)
+    if changed:
+        with pytest.raises(UserError, match=rf"was begun with another fixed \({changed}"):
+            _refuse_other(study, task, space, dataset)
+    else:
+        _refuse_other(study, task, space, dataset)
+        assert study.user_attrs["fixed"]["loss"] == "l1" and "post_fusion_dim" not in study.user_attrs["fixed"]
 
 
 @pytest.fixture(scope="module")

@@ -15,19 +15,27 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
+from core.common.arrays import Array
+from core.common.errors import RunFailed, UserError
 from core.config import Config, make_config
+from core.config.flags import read_yaml
 from core.data import load_dataset
-from core.errors import RunFailed, UserError
-from core.flags import read_yaml
-from core.models import ModelSpec
-from core.plan import EpochPlan, EpochResult
-from core.randomness import Array
-from core.search import found_file
-from core.search import search as search_command
-from core.search_confirm import FIRST_SEED, Outcome, confirm, confirm_seeds, open_confirmation, read_confirm, work
-from core.search_space import search_space
-from core.search_worker import Task, base_config, open_study
-from core.state import State
+from core.models.graph import Graph
+from core.studies.search import found_file
+from core.studies.search import search as search_command
+from core.studies.search_confirm import (
+    FIRST_SEED,
+    Outcome,
+    confirm,
+    confirm_seeds,
+    open_confirmation,
+    read_confirm,
+    work,
+)
+from core.studies.search_space import search_space
+from core.studies.search_worker import Task, base_config, open_study
+from core.training.plan import EpochPlan, EpochResult
+from core.training.state import State
 from tests.running import environment, needs
 from tests.test_search import FAST, search
 
@@ -68,11 +76,11 @@ class Lab:
         self.loss: Loss = lambda config: 1.0
         self.ran: list[tuple[int, int]] = []  # rank, seed
 
-        def open_session(backend: str, spec: ModelSpec, config: Config) -> Instant:
+        def open_session(backend: str, graph: Graph, config: Config) -> Instant:
             self.ran.append((config.rank, config.seed))
             return Instant(self.loss(config))
 
-        monkeypatch.setattr("core.search_worker.open_session", open_session)
+        monkeypatch.setattr("core.studies.search_worker.open_session", open_session)
 
     def add(self, params: Mapping[str, Any], value: float, state: TrialState = TrialState.COMPLETE) -> None:
         distributions = {key: CategoricalDistribution(self.space[key]) for key in params}
@@ -338,7 +346,7 @@ def test_a_confirming_run_is_an_ordinary_run(confirmed: tuple[Path, str], data: 
 KILLED = """
 import os, signal, sys
 from core.console import console
-from core.search import main
+from core.studies.search import main
 told = console.print
 def dying(*words, **more):
     if "".join(map(str, words)).startswith("run "):

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from core import signals
-from core.backend import BACKENDS
-from core.guard import guarded
-from core.signals import ENDING
-from core.worker import Crew
+from core.common import signals
+from core.common.guard import guarded
+from core.common.signals import ENDING
+from core.runtime.backend import BACKENDS
+from core.runtime.worker import Crew
 from tests.commands import running, write_command
 from tests.planned import plan_flags, wait_until_gone, write_configs
 from tests.running import HANG, heed_signals, needs, only_error, train_flags, wait_for
 
 COMMANDS = [f"backends.{backend}.{command}" for backend in BACKENDS
             for command in ("train", "evaluate", "infer", "export")] + [
-    "parity", "core.reproduce", "core.search", "core.convert", "core.tables.report", "core.reference",
+    "parity", "core.reproduce", "core.search", "core.convert", "core.tables.report", "core.reference", "core.models",
     "benchmarks.training_speed", "benchmarks.fusion_efficiency"]
 
 
@@ -38,7 +38,7 @@ def test_a_command_that_has_not_begun(module: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("backend", "moment", "number"), [
-    ("torch", "torch.nn", signal.SIGINT), ("torch", "torch._dynamo", signal.SIGHUP),
+    ("torch", "torch.nn", signal.SIGINT), ("torch", "backends.torch.model", signal.SIGHUP),
     ("mindspore", "mindspore.ops", signal.SIGTERM), ("mindspore", "restore_interrupt", signal.SIGINT),
     ("paddle", "paddle.nn", signal.SIGINT), ("paddle", "paddle.distributed", signal.SIGTERM),
 ])
@@ -69,8 +69,8 @@ def test_a_search_whose_workers_begin(moment: str, number: signal.Signals, data:
 def test_a_plan_whose_workers_begin(data: Path, tmp_path: Path) -> None:
     needs("torch")
     flags = plan_flags(write_configs(tmp_path / "configs"), data, tmp_path / "out")
-    with running(tmp_path, "core.reproduce", *flags, SIGNAL_AT="core.tables.pool", SIGNAL=str(int(signal.SIGHUP)),
-                 SIGNAL_WHO="worker") as process:
+    with running(tmp_path, "core.reproduce", *flags, SIGNAL_AT="core.studies.tables.pool",
+                 SIGNAL=str(int(signal.SIGHUP)), SIGNAL_WHO="worker") as process:
         code, _, err = ended(process)
         wait_until_gone(process.pid)
     assert code == -signal.SIGHUP
@@ -101,7 +101,7 @@ def test_a_crew_ends_workers_that_are_just_being_started(monkeypatch: pytest.Mon
 
         close = terminate
 
-    monkeypatch.setattr("core.worker.Worker", Fake)
+    monkeypatch.setattr("core.runtime.worker.Worker", Fake)
     crew = Crew()
     for backend in ("early", "ended", "late"):
         worker = crew.start(backend)

@@ -10,12 +10,13 @@ from matplotlib import pyplot
 from matplotlib.collections import PathCollection
 from sklearn.metrics import confusion_matrix
 
-from core.errors import UserError
-from core.figures import inline_svg, plain
-from core.tables import figures
-from core.tables.assemble import build_tables
-from core.tables.plan import run_path
-from core.tables.results import Run, load_entries
+from core.common.errors import UserError
+from core.common.figures import inline_svg, plain
+from core.data.tables import TABLES
+from core.studies.tables import figures
+from core.studies.tables.assemble import build_tables
+from core.studies.tables.plan import run_path
+from core.studies.tables.results import Run, load_entries
 from tests.table_folders import finish, job, outputs_of, plan
 
 
@@ -30,7 +31,7 @@ def mosi(tmp_path: Path) -> Run:
 
 def test_sign_counts(mosi: Run) -> None:
     scores, label = outputs_of("mosi", 1, 2.5)
-    labels, counts = figures.sign(mosi)
+    labels, counts = figures.sign(mosi, TABLES["mosi"])
     assert labels == ["< 0", "≥ 0"]
     np.testing.assert_array_equal(counts, confusion_matrix(label[:, 0] >= 0, scores[:, 0] >= 0))
     assert counts[0, 1] != counts[1, 0], "or a transposed matrix would pass"
@@ -39,7 +40,7 @@ def test_sign_counts(mosi: Run) -> None:
 def test_seven_class_counts(mosi: Run) -> None:
     scores, label = outputs_of("mosi", 1, 2.5)
     assert np.abs(scores).max() > 3.5
-    labels, counts = figures.seven(mosi)
+    labels, counts = figures.rounded(mosi, TABLES["mosi"])
     truth, found = (np.round(np.clip(values[:, 0], -3, 3)) for values in (label, scores))
     np.testing.assert_array_equal(counts, confusion_matrix(truth, found, labels=[int(name) for name in labels]))
 
@@ -50,7 +51,7 @@ def test_emotion_counts(tmp_path: Path) -> None:
     run = load_entries(tmp_path)[0].run
     assert run is not None
     logits, label = outputs_of("iemocap", 1, 1.5)
-    labels, counts = figures.emotion(run)
+    labels, counts = figures.classes(run)
     assert labels == ["not_sad", "sad"]
     np.testing.assert_array_equal(counts, confusion_matrix(label, logits.argmax(axis=1)))
     assert counts[0, 1] != counts[1, 0]
@@ -74,7 +75,7 @@ def test_every_run_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_array_equal(curves.axes[0].lines[0].get_ydata(), [3, 2, 1, 2, 3])  # validation
     assert [len(axes.collections) for axes in scatter.axes] == [3, 3]
     one = [run for entry in entries if (run := entry.run) and entry.job.backend == "torch"]
-    total = np.sum([figures.sign(run)[1] for run in one], axis=0)
+    total = np.sum([figures.sign(run, TABLES["mosi"])[1] for run in one], axis=0)
     assert [int(text.get_text()) for text in confusion.axes[0].texts] == total.ravel().tolist()
     for figure in drawn:
         pyplot.close(figure)

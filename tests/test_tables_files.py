@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from core.data.published import POM_TRAITS
-from core.tables.plan import Job, run_path
-from core.tables.report import main, write_tables
+from core.studies.tables.plan import Job, run_path
+from core.studies.tables.report import main, write_tables
 from tests.conftest import Run
 from tests.running import HANG, environment, only_error
 from tests.table_folders import LEAK, NO_TEXT, NOT_PUBLISHED, finish, job, plan
@@ -281,7 +281,7 @@ def test_nothing_finished_still_makes_tables(tmp_path: Path) -> None:
 
 
 def test_undefined_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.tables.report.draw", lambda table, entries: [])
+    monkeypatch.setattr("core.studies.tables.report.draw", lambda table, entries: [])
     for seed in (1, 2):
         finish(tmp_path, job("mosi", seed=seed), test={"Corr": None if seed == 2 else 0.5})
     plan(tmp_path, job("mosi", seed=1), job("mosi", seed=2))

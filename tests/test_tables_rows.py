@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.config import EMOTIONS
-from core.data.published import POM_TRAITS
-from core.errors import UserError
-from core.tables.arms import LOSS, MEAN
-from core.tables.assemble import Row, Table, build_tables, short
-from core.tables.equivalence import Pair, compare_backends
-from core.tables.plan import Job, run_path
-from core.tables.results import load_entries
-from core.tables.statistics import summarise
+from core.common.errors import UserError
+from core.data.published import DATASETS, POM_TRAITS
+from core.data.tables import TABLES
+from core.studies.tables.arms import LOSS
+from core.studies.tables.assemble import Row, Table, build_tables, short
+from core.studies.tables.equivalence import Pair, compare_backends
+from core.studies.tables.frames import table_sheet
+from core.studies.tables.plan import Job, run_path
+from core.studies.tables.results import load_entries
+from core.studies.tables.statistics import summarise
 from tests.table_folders import LEAK, NO_TEXT, NOT_PUBLISHED, finish, job, plan
 
+MEAN = TABLES["pom"].mean
 AV = ("audio", "video")
 SEEDS = (1, 2, 3, 4, 5)
 
@@ -201,6 +203,18 @@ def test_a_row_knows_what_made_it(tmp_path: Path) -> None:
     assert "pom without text" in pick(tables["pom_traits"].rows, "MAE", "vivid", "LMF audio+video").caveats
 
 
+def test_what_selects_the_epoch_is_told(tmp_path: Path) -> None:
+    jobs = [job("mosi"), job("mosi", model="tfn", selection="Corr"), job("iemocap", "sad")]
+    plan(tmp_path, *jobs)
+    tables = tables_of(tmp_path)
+    assert pick(tables["mosi"].rows, "MAE").selections == ("lowest validation loss",)
+    sheet = table_sheet(tables["mosi"])
+    assert sheet.legend[1].startswith("Selection of ours: the epoch with the lowest validation loss or the highest "
+                                      "validation Corr; this one checkpoint")
+    assert set(sheet.tidy["selection"]) == {"validation loss", "highest validation Corr", ""}
+    assert "the lowest validation loss; this" in table_sheet(tables["iemocap"]).legend[1]
+
+
 def test_cleaned_published_data_is_comparable(tmp_path: Path) -> None:
     """With what is found in it, too: the published numbers were made from the same."""
     finish(tmp_path, job("mosi"), notes=["train audio: 3 NaN, 0 +inf, 0 -inf set to 0", "shared rows: 2 of 9 rows of"])
@@ -225,7 +239,7 @@ def test_one_row_of_two_data_sets_is_refused(tmp_path: Path) -> None:
 
 
 def test_emotions_are_data_sets_of_their_own(tmp_path: Path) -> None:
-    jobs = [job("iemocap", emotion) for emotion in EMOTIONS]
+    jobs = [job("iemocap", emotion) for emotion in DATASETS["iemocap"].parts]
     for one in jobs:
         finish(tmp_path, one, fingerprint=one.cell)
     plan(tmp_path, *jobs)

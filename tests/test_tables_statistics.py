@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.tables import statistics as ours
-from core.tables.statistics import compare, interval, summarise
+from core.studies.tables import statistics as ours
+from core.studies.tables.statistics import compare, interval, summarise
 
 FIVE = [0.912, 0.934, 0.899, 0.921, 0.951]
 DRAW = np.random.default_rng(3)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from core.common.errors import UserError, one_line
+from core.common.text import LONGEST, printable, say, shown
 from core.console import PlainConsole
 from core.convert.__main__ import main as convert
-from core.errors import UserError, one_line
-from core.search import main as search
-from core.text import LONGEST, printable, say, shown
+from core.studies.search import main as search
 from tests.published_files import Global, pickled
 from tests.running import only_error
 

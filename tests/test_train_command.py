@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import struct
 import subprocess
 from pathlib import Path
 
@@ -13,16 +12,16 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from core import oracle
-from core.backend import BACKENDS
-from core.checkpoint import load_checkpoint
 from core.commands import main
-from core.config import make_config
-from core.curves import Curves, without_torch
-from core.errors import UserError
-from core.losses import softmax
-from core.plan import Batch
-from core.run_folder import new_run_folder, newest_run
+from core.common.errors import UserError
+from core.config import changed, make_config
+from core.runtime.backend import BACKENDS
+from core.training.checkpoint import load_checkpoint
+from core.training.curves import Curves
+from core.training.losses import softmax
+from core.training.plan import Batch
+from core.training.run_folder import new_run_folder, newest_run
+from parity import oracle
 from tests.conftest import Run
 from tests.running import (
     HANG,
@@ -39,6 +38,7 @@ from tests.running import (
     wait_for,
     write_pickle,
 )
+from tests.test_curves import assert_drawn, drawn, losses, records
 
 FILES = ["best.safetensors", "config.yaml", "history.jsonl", "last.safetensors", "metrics.json",
          "predictions_test.csv", "predictions_test.npy", "predictions_valid.csv", "predictions_valid.npy",
@@ -98,39 +98,21 @@ def test_predictions_are_the_best_model_s(classified: Run, scored: Run) -> None:
         content = content_of(dataset)
         rows = (content[b"happy"] if dataset == "iemocap" else content)[b"test"]
         inputs = {"audio": rows[b"covarep"], "video": rows[b"facet"], "text": rows[b"glove"]}
-        output = oracle.forward(best.spec, best.state.weights, Batch(inputs, rows[b"label"], {}))["output"]
+        output = oracle.forward(best.graph, best.state.weights, Batch(inputs, rows[b"label"], {}))["output"]
         want = softmax(output) if dataset == "iemocap" else output
         np.testing.assert_allclose(np.load(done.folder / "predictions_test.npy"), want, rtol=1e-4, atol=1e-5)
         assert np.abs(want - want[::-1]).max() > 0.1, "the order can't be seen"
 
 
-def events_of(folder: Path) -> list[tuple[int, str, float]]:
-    """(step, tag, value) of all records: length, its CRC, data, CRC; data by the schema that TensorBoard has."""
-    with without_torch():
-        from tensorboardX.crc32c import crc32c
-        from tensorboardX.proto.event_pb2 import Event
-    [path] = folder.iterdir()
-    assert ".tfevents." in path.name
-    content, events, place = path.read_bytes(), [], 0
-    while place < len(content):
-        size, = struct.unpack("<Q", content[place:place + 8])
-        data = content[place + 12:place + 12 + size]
-        checksum, = struct.unpack("<I", content[place + 12 + size:place + 16 + size])
-        plain = crc32c(data)
-        assert checksum == (((plain >> 15) | (plain << 17 & 0xFFFFFFFF)) + 0xA282EAD8) & 0xFFFFFFFF
-        events.append(Event.FromString(data))
-        place += 16 + size
-    assert events[0].file_version == "brain.Event:2"
-    return [(event.step, value.tag, value.simple_value) for event in events[1:] for value in event.summary.value]
-
-
-def test_tensorboard_can_read_the_curves(classified: Run, tmp_path: Path) -> None:
+def test_tensorboard_can_read_the_curves_and_the_model(classified: Run, tmp_path: Path) -> None:
     want = [(row["epoch"], key, np.float32(row[key])) for row in history(classified.folder)
             for key in ("train_loss", "valid_loss")]
-    assert events_of(classified.folder / "tensorboard") == want
+    events = records(classified.folder / "tensorboard")
+    assert losses(events) == want
+    assert_drawn(drawn(events), load_checkpoint(classified.folder).graph)
     curves = Curves(tmp_path / "curves")
     curves.add({"epoch": 1, "train_loss": 2.0, "valid_loss": 3.0})  # to be seen at once, before the run ends
-    assert events_of(tmp_path / "curves") == [(1, "train_loss", 2.0), (1, "valid_loss", 3.0)]
+    assert losses(records(tmp_path / "curves")) == [(1, "train_loss", 2.0), (1, "valid_loss", 3.0)]
     curves.close()
 
 
@@ -167,8 +149,8 @@ def test_run_folders_are_numbered(tmp_path: Path) -> None:
     config = make_config({"dataset": "mosi", "output_path": tmp_path / "new"})
     assert [new_run_folder(config, "torch").name for _ in range(3)] == ["mosi-torch-1", "mosi-torch-2", "mosi-torch-3"]
     assert new_run_folder(config, "paddle").name == "mosi-paddle-1"
-    assert new_run_folder(config.model_copy(update={"model": "tfn"}), "torch").name == "mosi-tfn-torch-1"
-    named = config.model_copy(update={"signature": "mine", "run_id": 7})
+    assert new_run_folder(changed(config, {"model": "tfn"}), "torch").name == "mosi-tfn-torch-1"
+    named = changed(config, {"signature": "mine", "run_id": 7})
     assert new_run_folder(named, "torch").name == "mine-torch-7"
     with pytest.raises(UserError, match=r"mine-torch-7: this run exists; continue it with --resume"):
         new_run_folder(named, "torch")
@@ -182,7 +164,7 @@ def test_bare_resume_means_the_newest_that_began(tmp_path: Path) -> None:
     for folder in folders[:10]:
         (folder / "config.yaml").write_text("dataset: mosi\n")
     assert newest_run(config, "torch") == folders[9]  # 10 is newer than 9; 11 was killed before it began
-    assert newest_run(config.model_copy(update={"run_id": 3}), "torch") == folders[2]
+    assert newest_run(changed(config, {"run_id": 3}), "torch") == folders[2]
 
 
 def test_an_output_path_that_can_t_be_one(tmp_path: Path) -> None:

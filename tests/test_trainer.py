@@ -2,27 +2,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import core.files
-from core.checkpoint import load_checkpoint
-from core.config import Config, make_config
+import core.common.files
+from core.common.arrays import Array
+from core.common.errors import RunFailed, UserError
+from core.config import Config, build_graph, make_config
 from core.data import Dataset, Split
+from core.data.published import feature_inputs
 from core.data.ranges import ranges_of
-from core.errors import RunFailed, UserError
-from core.models import InputDims, build_spec
-from core.plan import EpochPlan, EpochResult
-from core.randomness import Array
-from core.run_folder import RunFolder
-from core.state import State
-from core.trainer import Trainer
+from core.training.checkpoint import load_checkpoint
+from core.training.plan import EpochPlan, EpochResult
+from core.training.run_folder import RunFolder
+from core.training.state import State
+from core.training.trainer import Trainer
 from tests.running import assert_same_run
 
 STEPS = 3
-DIMS = InputDims(audio=2, video=0, text=0, steps=0)
+INPUTS = feature_inputs(audio=2, video=0, text=0, steps=0)
 ZERO = np.zeros((STEPS, 1), np.float32)
 
 
@@ -56,15 +57,16 @@ class Scripted:
         return ZERO + np.float32(self.valid[self.mark - 1])
 
 
-def trainer_of(session: Scripted, folder: Path, valid: Sequence[float] = (0, 0), **values: object) -> Trainer:
-    """Training and test rows are zeros and ones, each validation row is `valid`."""
+def trainer_of(session: Scripted, folder: Path, valid: Sequence[float] = (0, 0), label: Array = ZERO,
+               **values: object) -> Trainer:
+    """Training and test rows are zeros and ones, each validation row is `valid`; `label` is that of all splits."""
     config: Config = make_config({"dataset": "mosi", "modalities": "audio", "batch_size": 1, **values})
-    arrays: dict[str, Array] = {"audio": np.eye(STEPS, 2, dtype=np.float32), "label": ZERO}
-    other: dict[str, Array] = {"audio": np.tile(np.float32(valid), (STEPS, 1)), "label": ZERO}
+    arrays: dict[str, Array] = {"audio": np.eye(STEPS, 2, dtype=np.float32), "label": label}
+    other: dict[str, Array] = {"audio": np.tile(np.float32(valid), (STEPS, 1)), "label": label}
     splits = {"train": Split(arrays), "valid": Split(other), "test": Split(arrays)}
-    dataset = Dataset("mosi", None, "regression", splits, ("audio",), DIMS, ("sentiment",), False, "f" * 64, {}, None,
-                      (), ranges_of({"audio": arrays["audio"]}))
-    trainer = Trainer(session, build_spec(config, DIMS), config, dataset, RunFolder(folder, config),  # type: ignore[arg-type]
+    dataset = Dataset(replace(config.described, inputs=INPUTS), None, splits, False, "f" * 64, {}, None, (),
+                      ranges_of({"audio": arrays["audio"]}))
+    trainer = Trainer(session, build_graph(config, INPUTS), config, dataset, RunFolder(folder, config),  # type: ignore[arg-type]
                       "torch")
     trainer.load()
     return trainer
@@ -170,7 +172,8 @@ def test_both_checkpoints_keep_the_training_range(tmp_path: Path) -> None:
 def test_an_interrupt_while_writing(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, time: int, kept: int) -> None:
     """The epochs reported are those that can be resumed; what was half done is done again, alike."""
-    trainer, replace, seen = trainer_of(Scripted([3, 2, 1]), tmp_path / "run", epochs=3), core.files.os.replace, []
+    trainer, seen = trainer_of(Scripted([3, 2, 1]), tmp_path / "run", epochs=3), []
+    replace = core.common.files.os.replace
 
     def stop(source: Path, target: Path) -> None:
         seen.append(Path(target).stem)
@@ -178,7 +181,7 @@ def test_an_interrupt_while_writing(
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(core.files.os, "replace", stop)
+    monkeypatch.setattr(core.common.files.os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
         epochs_of(trainer)
     monkeypatch.undo()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from core.common.errors import UserError, one_line
 from core.config import make_config
-from core.errors import UserError, one_line
-from core.flags import read_yaml
-from core.yaml_files import MOST_BYTES
+from core.config.flags import read_yaml
+from core.config.yaml_files import MOST_BYTES
 
 BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 NO_FILE: list[tuple[str, bytes, tuple[str, ...]]] = [

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from core.config import Config
-from core.cores import quietest_cores
+from core.runtime.cores import quietest_cores
 
 # Read once, when MindSpore is imported, which warns of much that is no news: errors only.
 os.environ.setdefault("GLOG_v", "3")

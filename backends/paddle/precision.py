@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import paddle
 from paddle import Tensor
 
-from backends.paddle.model import kernels
+from backends.paddle import kernels
+from core.common.errors import UserError
 from core.config import Config
-from core.errors import UserError
-from core.scaler import LossScaler
 
 DTYPES = {"float32": paddle.float32, "float64": paddle.float64}
 
@@ -34,11 +33,11 @@ def autocast(config: Config) -> contextlib.AbstractContextManager[object]:
     return context
 
 
-def unscale(gradients: Sequence[Tensor], scaler: LossScaler) -> bool:
+def unscale(gradients: Sequence[Tensor], scale: float) -> bool:
     """Divide by the loss scale in place; False when a gradient is not finite and the step must be skipped.
 
     The only host synchronisation of a step, and only in mixed precision.
     """
     for gradient in gradients:
-        kernels.scale_(gradient, 1 / scaler.scale, 0.0, True)
+        kernels.scale_(gradient, 1 / scale)
     return bool(paddle.stack([gradient.isfinite().all() for gradient in gradients]).all())

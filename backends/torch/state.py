@@ -1,58 +1,48 @@
-"""Names and layouts between the network and the neutral state: the same in PyTorch, but for the factors.
-
-A factor is (R, 1 + H, O) in the neutral state and (1 + H, R O) in the network.
-"""
+"""Between the neutral state and PyTorch's tensors: layouts, and groups of parameters in one tensor."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from core.models import ModelSpec, ParameterSpec
-from core.randomness import Array
+from core.common.arrays import Array
+from core.models.graph import ParameterSpec
+from core.runtime import layouts
 
-FLATTENED = ("_factor",)  # (R, 1 + H, O) -> (1 + H, R O), by ending
+ALIGN = 16  # scalars: a vector register's worth, so that oneDNN finds its weights aligned
+LAYOUTS = {
+    "factor": layouts.Layout(  # (R, 1 + H, O) <-> (1 + H, R O)
+        lambda array: array.transpose(1, 0, 2).reshape(array.shape[1], -1),
+        lambda array, shape: array.reshape(shape[1], shape[0], shape[2]).transpose(1, 0, 2)),
+    "sequence": layouts.Layout(lambda array: array.swapaxes(0, 1), lambda array, shape: array.swapaxes(0, 1)),
+}
 
 
 def to_numpy(tensor: Tensor) -> Array:
-    """A copy on the host."""
+    """A copy on the host; of half precision, which NumPy doesn't all know, as float32."""
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        tensor = tensor.float()
     array: Array = tensor.detach().cpu().numpy().copy()
     return array
 
 
-def named_tensors(network: nn.Module, spec: ModelSpec) -> dict[str, Tensor]:
-    """Parameters and statistics by neutral name, in the network's layout."""
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {p.name: tensors[p.name].data for p in spec.parameters}
+class Flat(layouts.Flat[Tensor]):
+    """Parameters of a group in one tensor, on the device."""
 
+    def __init__(self, parameters: Sequence[ParameterSpec], dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(parameters, LAYOUTS, ALIGN)
+        self.value = torch.zeros(self.size, dtype=dtype, device=device)
 
-def read_weights(network: nn.Module, spec: ModelSpec) -> dict[str, Array]:
-    """Neutral weights, copied."""
-    tensors = named_tensors(network, spec)
-    return {p.name: read(p, tensors[p.name]) for p in spec.parameters}
+    def put(self, values: Array) -> None:
+        self.value.copy_(torch.from_numpy(values))
 
+    def take(self) -> Array:
+        return to_numpy(self.value)
 
-def write_weights(network: nn.Module, spec: ModelSpec, weights: Mapping[str, Array]) -> None:
-    """Copy neutral weights into the network, in place: its tensors are views into the optimizer's."""
-    tensors = named_tensors(network, spec)
-    for parameter in spec.parameters:
-        write(parameter, tensors[parameter.name], weights[parameter.name])
+    def view(self, name: str) -> Tensor:
+        start, stop, shape = self.places[name]
+        return self.value[start:stop].view(shape)
 
-
-def read(parameter: ParameterSpec, tensor: Tensor) -> Array:
-    """The neutral array of `parameter`, copied from `tensor`."""
-    return to_numpy(_turned(parameter, tensor))
-
-
-def write(parameter: ParameterSpec, tensor: Tensor, array: Array) -> None:
-    """Copy the neutral `array` of `parameter` into the memory of `tensor`."""
-    _turned(parameter, tensor).copy_(torch.from_numpy(array.copy()))
-
-
-def _turned(parameter: ParameterSpec, tensor: Tensor) -> Tensor:
-    """`tensor`, in the network's layout, as a view in the neutral one."""
-    if not parameter.name.endswith(FLATTENED):
-        return tensor
-    rank, width, out = parameter.shape
-    return tensor.view(width, rank, out).transpose(0, 1)  # (1 + H, R O) -> (R, 1 + H, O)
+    def owns(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage().data_ptr() == self.value.untyped_storage().data_ptr()

@@ -1,6 +1,6 @@
 """Published weights: checkpoints of the ports, read without executing anything in them, as our checkpoints.
 
-    python -m core.convert --input happy.pkl --output happy.safetensors --emotion happy
+    python -m core.convert --input FILE.pkl --output FILE.safetensors
 """
 from __future__ import annotations
 

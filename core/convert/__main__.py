@@ -5,15 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.checkpoint import Checkpoint, save_checkpoint
-from core.config import Config
+from core.common.errors import UserError
+from core.common.guard import guarded
+from core.common.text import say
+from core.config.flags import make_parser, read_values, shown_value
 from core.convert import convert
-from core.errors import UserError
-from core.flags import make_parser, read_values, shown_default
-from core.guard import guarded
-from core.text import say
-
-NOT_IN_WEIGHTS = ("emotion", "max_len", "audio_dropout", "video_dropout", "text_dropout")  # a whole module has dropouts
+from core.convert.lmf import LMF
+from core.training.checkpoint import Checkpoint, save_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,8 +35,8 @@ def _run(argv: Sequence[str]) -> None:
     if target.suffix != ".safetensors":
         raise UserError(f"--output {target}: suffix {target.suffix!r}, expected .safetensors")
     values, origin = read_values(given)
-    if values.get("model", "lmf") != "lmf":
-        raise UserError(f"model = {values['model']!r} (from {origin['model']}): only lmf's were published; "
+    if values.get("model", LMF.model) != LMF.model:
+        raise UserError(f"model = {values['model']!r} (from {origin['model']}): only {LMF.model}'s were published; "
                         "leave it out")
     checkpoint = convert(source, values, origin)
     save_checkpoint(target, checkpoint)
@@ -46,27 +44,26 @@ def _run(argv: Sequence[str]) -> None:
 
 
 def _report(checkpoint: Checkpoint, source: Path, target: Path, given: set[str]) -> None:
-    config, dims = checkpoint.config, checkpoint.dims
-    widths = {"audio": f"audio {dims.audio} -> {config.audio_hidden}", "video": f"video {dims.video} -> "
-              f"{config.video_hidden}", "text": f"text {dims.text} -> {config.text_hidden} -> {config.text_out}"}
-    shape = ", ".join(widths[modality] for modality in config.modalities)
-    say(f"{source}: {checkpoint.progress['format']}, {config.dataset}, {shape}, rank {config.rank}, "
-        f"{config.output_dim} outputs, {checkpoint.spec.parameter_count} parameters, {config.precision}")
+    config = checkpoint.config
+    say(f"{source}: {checkpoint.progress['format']}, {config.dataset}, {LMF.shown(config, checkpoint.inputs)}, "
+        f"{config.output_dim} outputs, {checkpoint.graph.parameter_count} parameters, {config.precision}")
     told = checkpoint.progress["settings"]
     if told:
-        shown = [f"{key} {value:g}" + (f" ({shown_default(getattr(config, key))} was given and wins)"
+        shown = [f"{key} {value:g}" + (f" ({shown_value(getattr(config, key))} was given and wins)"
                                        if getattr(config, key) != value else "") for key, value in told.items()]
         say(f"from the module in the file: {', '.join(shown)}")
-    assumed = [f"{key} {shown_default(getattr(config, key))}" for key in NOT_IN_WEIGHTS
-               if key not in given and key not in told and _matters(key, config)]
+    assumed = [f"{key} {shown_value(getattr(config, key))}" for key in _not_in_weights(checkpoint)
+               if key not in given and key not in told]
     if assumed:
         say(f"not in the file, so defaults: {', '.join(assumed)}; give them as flags")
     say(f"wrote {target}")
 
 
-def _matters(key: str, config: Config) -> bool:
-    modality = {"max_len": "text"}.get(key, key.split("_")[0])
-    return config.dataset == "iemocap" if key == "emotion" else modality in config.modalities
+def _not_in_weights(checkpoint: Checkpoint) -> list[str]:
+    """Keys that shapes don't tell and that this network has a use for; a whole module has dropouts."""
+    data = checkpoint.config.described
+    return [*(["emotion"] if data.parts else []), *(["max_len"] if data.steps else []),
+            *(key for key, place in LMF.dropouts.items() if place.input in data.names)]
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from core.common.arrays import Array
 from core.data.unpickle import MAX_AXES, Refused, name_of
-from core.randomness import Array
 
 TYPES = {"Float64": "<f8", "Float32": "<f4", "Float16": "<f2", "BFloat16": "<u2", "Int64": "<i8", "Int32": "<i4",
          "Int16": "<i2", "Int8": "<i1", "UInt8": "<u1", "Bool": "<b1"}

@@ -7,14 +7,13 @@ the table doesn't hold is refused by name.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import IO, Any, ClassVar
 
+from core.common.text import shown
 from core.convert.standins import STORAGES, ClassName, Module, Storage, StorageClass, StorageView, Tensor
 from core.data.unpickle import ALLOWED, MAX_AXES, MAX_NAME, Refused, Unpickler, name_of
-from core.text import shown
 
-MODEL_CLASSES = ("LMF", "SubNet", "TextSubNet")  # of the original and its copies, in whatever module they stood
 FRAMEWORK_CLASSES = ("torch.nn.modules.", "torch.nn.parallel.data_parallel.",
                      "torch.backends.cudnn.rnn.Unserializable")  # the last: dropout of an LSTM up to 0.4
 PADDLE_NAMES = "StructuredToParameterName@@"  # a table beside the tensors
@@ -78,13 +77,17 @@ TABLE: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 class WeightsUnpickler(Unpickler):
-    """The stripped machine of core.data.unpickle, with empty instances and PyTorch's references to storages."""
+    """The stripped machine of core.data.unpickle, with empty instances and PyTorch's references to storages.
+
+    classes: names of module classes that may be instantiated, in whatever module they stood.
+    """
 
     dispatch: ClassVar[dict[int, Any]] = dict(Unpickler.dispatch)
 
-    def __init__(self, file: IO[bytes], size: int, storages: dict[str, Storage]) -> None:
+    def __init__(self, file: IO[bytes], size: int, storages: dict[str, Storage],
+                 classes: Collection[str]) -> None:
         super().__init__(file, size)
-        self.storages = storages
+        self.storages, self.classes = storages, classes
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         full = f"{module_name}.{global_name}"
@@ -92,7 +95,7 @@ class WeightsUnpickler(Unpickler):
             return TABLE[module_name, global_name]
         if module_name in ("torch", "torch.cuda") and global_name in STORAGES:
             return StorageClass(global_name)
-        if full.startswith(FRAMEWORK_CLASSES) or global_name in MODEL_CLASSES:
+        if full.startswith(FRAMEWORK_CLASSES) or global_name in self.classes:
             return ClassName(full[:200])
         raise Refused(full[:200])
 

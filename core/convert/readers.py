@@ -1,24 +1,26 @@
 """Which program wrote a file, and its tensors under that program's names. Nothing in a file is run."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 
-from core.checkpoint import FORMAT
+from core.common.arrays import Array
+from core.common.errors import UserError, one_line
 from core.convert.mindspore_files import read_ckpt
+from core.convert.network import PublishedNetwork
 from core.convert.pickles import MAX_TENSORS, WeightsUnpickler, named_tensors
 from core.convert.settings import Setting, settings_of
 from core.convert.standins import Storage
 from core.convert.torch_files import MAGIC, read_legacy, read_zip
 from core.data.archives import open_tensors
 from core.data.unpickle import Refused
-from core.errors import UserError, one_line
-from core.randomness import Array
+from core.training.checkpoint import FORMAT
 
 WAY_OUT = "give a checkpoint as Paddle, PyTorch or MindSpore wrote it, best a state dict alone"
 MOST_SHARING = 8  # Paddle names the LSTM's tensors twice, bfloat16 is widened twofold
@@ -34,7 +36,7 @@ class Source:
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, network: PublishedNetwork) -> Source:
     """Read `path`, whose format is told by its first bytes, never by its name.
 
     Raises UserError, one line, for a file that is missing, empty, damaged, of an unknown format, or that
@@ -47,10 +49,10 @@ def read_source(path: Path) -> Source:
             head = file.read(512)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); {WAY_OUT}") from error
-    kind, framework, reader = _format(path, head)
+    kind, framework, reader = _format(path, head, network.classes)
     try:
         value = reader(path)
-        tensors, settings = _arrays(value, path.stat().st_size), settings_of(value)
+        tensors, settings = _arrays(value, path.stat().st_size), settings_of(value, network)
     except UserError:
         raise
     except Refused as error:
@@ -64,20 +66,20 @@ def read_source(path: Path) -> Source:
     return Source(kind, framework, tensors, settings)
 
 
-def _format(path: Path, head: bytes) -> tuple[str, str, Callable[[Path], Any]]:
+def _format(path: Path, head: bytes, classes: Collection[str]) -> tuple[str, str, Callable[[Path], Any]]:
     """Name of the format, framework of the names, reader."""
     if not head:
         raise UserError(f"{path}: the file is empty (0 bytes); {WAY_OUT}")
     if head.startswith(b"PK\x03\x04"):
-        return "PyTorch zip file", "torch", read_zip
+        return "PyTorch zip file", "torch", partial(read_zip, classes=classes)
     if MAGIC in head[:32]:
-        return "PyTorch legacy file", "torch", read_legacy
+        return "PyTorch legacy file", "torch", partial(read_legacy, classes=classes)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         _refuse_safetensors(path)
     if head[257:262] == b"ustar":
         raise UserError(f"{path}: a .tar file, as PyTorch wrote before 0.2; load and save it with a later PyTorch")
     if head[:1] in b"\x80(c}]":
-        return "Paddle pickle", "paddle", _read_pickle
+        return "Paddle pickle", "paddle", partial(_read_pickle, classes=classes)
     if head[:1] == b"\n":
         return "MindSpore checkpoint", "mindspore", read_ckpt
     raise UserError(f"{path}: unknown format, begins with {head[:16]!r}; {WAY_OUT}")
@@ -94,11 +96,11 @@ def _refuse_safetensors(path: Path) -> None:
     raise UserError(f"{path}: a safetensors file of another program, which doesn't say whose layouts it has; {WAY_OUT}")
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(path: Path, classes: Collection[str]) -> Any:
     size = path.stat().st_size
     storages: dict[str, Storage] = {}
     with open(path, "rb") as file:
-        value = WeightsUnpickler(file, size, storages).load()
+        value = WeightsUnpickler(file, size, storages, classes).load()
     if storages:
         raise Refused("storages of PyTorch, whose numbers are not in this file")
     return value

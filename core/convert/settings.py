@@ -8,19 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from core.config import MODALITIES, Config
+from core.common.constants import BATCHNORM_EPS
+from core.common.errors import UserError
+from core.config import Config
+from core.convert.network import PublishedNetwork
 from core.convert.pickles import part_of, unwrapped
 from core.convert.standins import Module
-from core.errors import UserError
-from core.models import BATCHNORM_EPS
-
-DROPOUTS = {  # key -> the module that drops, in the original, and the attribute of LMF that it was made from
-    "audio_dropout": ("audio_subnet.drop", "audio_prob"), "video_dropout": ("video_subnet.drop", "video_prob"),
-    "text_dropout": ("text_subnet.dropout", "text_prob"),
-    "post_fusion_dropout": ("post_fusion_dropout", "post_fusion_prob"),
-}
-NORMS = ("audio_subnet.norm", "video_subnet.norm")
-SOFTMAX = "use_softmax"
 
 
 @dataclass(frozen=True)
@@ -31,41 +24,41 @@ class Setting:
     where: str
 
 
-def settings_of(value: Any) -> dict[str, Setting]:
+def settings_of(value: Any, published: PublishedNetwork) -> dict[str, Setting]:
     """What the whole module in `value` tells, by the key of the configuration or the file's own name.
 
     Nothing of a state dict. What a dropout module does counts more than the number it was made from.
     """
     inner = unwrapped(value)
-    network = _network(inner) if isinstance(inner, Module) else None
+    network = _network(inner, published.anchor) if isinstance(inner, Module) else None
     if network is None:
         return {}
     found: dict[str, Setting] = {}
-    for key, (path, attribute) in DROPOUTS.items():
-        module = _at(network, path)
+    for key, place in published.dropouts.items():
+        module = _at(network, place.module)
         if module is not None and "p" in module.attributes:
-            found[key] = Setting(_number(module.attributes["p"]), f"{path}.p")
-        elif attribute in network.attributes:
-            found[key] = Setting(_number(network.attributes[attribute]), attribute)
-    for path in NORMS:
+            found[key] = Setting(_number(module.attributes["p"]), f"{place.module}.p")
+        elif place.attribute in network.attributes:
+            found[key] = Setting(_number(network.attributes[place.attribute]), place.attribute)
+    for path in published.norms:
         module = _at(network, path)
         if module is not None and "eps" in module.attributes:
             found[f"{path}.eps"] = Setting(_number(module.attributes["eps"]), f"{path}.eps")
-    if SOFTMAX in network.attributes:
-        found[SOFTMAX] = Setting(network.attributes[SOFTMAX], SOFTMAX)
+    softmax = published.softmax
+    if softmax in network.attributes:
+        found[softmax] = Setting(network.attributes[softmax], softmax)
     return found
 
 
-def dropouts(settings: Mapping[str, Setting], modalities: Collection[str], given: Collection[str],
-             path: Path) -> dict[str, float]:
-    """The dropouts that the file tells of `modalities`.
+def dropouts(settings: Mapping[str, Setting], inputs: Collection[str], given: Collection[str], path: Path,
+             published: PublishedNetwork) -> dict[str, float]:
+    """The dropouts that the file tells of `inputs`.
 
     Raises UserError, one line, for a value that no dropout can have, unless its key is among the `given`, which win.
     """
     told: dict[str, float] = {}
-    for key in DROPOUTS:
-        modality = key.removesuffix("_dropout")
-        if key not in settings or (modality in MODALITIES and modality not in modalities):
+    for key, place in published.dropouts.items():
+        if key not in settings or (place.input and place.input not in inputs):
             continue
         value, where = settings[key].value, settings[key].where
         if type(value) in (int, float) and 0 <= value < 1:
@@ -76,15 +69,18 @@ def dropouts(settings: Mapping[str, Setting], modalities: Collection[str], given
     return told
 
 
-def refuse_other_outputs(settings: Mapping[str, Setting], config: Config, path: Path) -> None:
+def refuse_other_outputs(settings: Mapping[str, Setting], config: Config, path: Path, published: PublishedNetwork
+                         ) -> None:
     """Raises UserError where the module computes something else with the same weights."""
-    for key in (f"{norm}.eps" for norm in NORMS):
+    way_out = f"convert a checkpoint of {published.title} as published"
+    for key in (f"{norm}.eps" for norm in published.norms):
         if key in settings and settings[key].value != BATCHNORM_EPS:
             raise UserError(f"{path}: {key} is {_shown(settings[key].value)}, expected {BATCHNORM_EPS}: with another "
-                            "the same weights give other outputs; convert a checkpoint of LMF as published")
-    if SOFTMAX in settings and settings[SOFTMAX].value is not False and config.task == "regression":
-        raise UserError(f"{path}: {SOFTMAX} is {_shown(settings[SOFTMAX].value)}, expected False: {config.dataset}'s "
-                        "outputs are scores, no probabilities; convert a checkpoint of LMF as published")
+                            f"the same weights give other outputs; {way_out}")
+    key, kind = published.softmax, config.described.task.kind
+    if key in settings and settings[key].value is not False and kind == "regression":
+        raise UserError(f"{path}: {key} is {_shown(settings[key].value)}, expected False: {config.dataset}'s "
+                        f"outputs are scores, no probabilities; {way_out}")
 
 
 def _number(value: Any) -> Any:
@@ -100,11 +96,11 @@ def _shown(value: Any) -> str:
     return str(value) if short else f"a {type(value).__name__}"
 
 
-def _network(module: Module) -> Module | None:
-    """The module that holds the fusion's bias: `module` or one within it, as DataParallel has it."""
-    if "fusion_bias" in part_of(module, "_parameters"):
+def _network(module: Module, anchor: str) -> Module | None:
+    """The module that holds the tensor `anchor`: `module` or one within it, as DataParallel has it."""
+    if anchor in part_of(module, "_parameters"):
         return module
-    inner = (_network(item) for item in part_of(module, "_modules").values() if isinstance(item, Module))
+    inner = (_network(item, anchor) for item in part_of(module, "_modules").values() if isinstance(item, Module))
     return next((found for found in inner if found), None)
 
 

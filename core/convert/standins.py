@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from core.common.arrays import Array
 from core.data.unpickle import Refused
-from core.randomness import Array
 
 STORAGES = {  # PyTorch's storage class -> NumPy's code; bfloat16 is read as its 16 bits
     "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "u2", "LongStorage": "i8",

@@ -4,20 +4,21 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from core.common.errors import UserError
 from core.convert.pickles import WeightsUnpickler
 from core.convert.standins import Storage
 from core.data.archives import open_zip
 from core.data.unpickle import Refused, name_of
-from core.errors import UserError
 
 MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the number that opens the older layout, as a pickle holds it
 PROTOCOL = 1001
 
 
-def read_zip(path: Path) -> Any:
+def read_zip(path: Path, classes: Collection[str]) -> Any:
     """What the archive's data.pkl holds, in stand-ins, with their storages filled."""
     with open_zip(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -37,7 +38,7 @@ def read_zip(path: Path) -> Any:
 
         storages: dict[str, Storage] = {}
         raw = read(f"{root}data.pkl")
-        value = WeightsUnpickler(io.BytesIO(raw), len(raw), storages).load()
+        value = WeightsUnpickler(io.BytesIO(raw), len(raw), storages, classes).load()
         big = f"{root}byteorder" in entries and read(f"{root}byteorder") == b"big"
         held = sum(entries[f"{root}data/{key}"].file_size for key in storages)
         if held > path.stat().st_size:  # entries that share their bytes
@@ -47,14 +48,14 @@ def read_zip(path: Path) -> Any:
         return value
 
 
-def read_legacy(path: Path) -> Any:
+def read_legacy(path: Path, classes: Collection[str]) -> Any:
     """What the main pickle holds, in stand-ins, with their storages filled."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         storages: dict[str, Storage] = {}
 
         def load() -> Any:
-            return WeightsUnpickler(file, size, storages).load()
+            return WeightsUnpickler(file, size, storages, classes).load()
 
         _, protocol, system, value = load(), load(), load(), load()
         if protocol != PROTOCOL or not isinstance(system, dict):

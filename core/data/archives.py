@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from safetensors import safe_open
 
-from core.randomness import Array
+from core.common.arrays import Array
 
 MAX_DIRECTORY = 1 << 20  # bytes of a zip directory: 20,000 entries; torch.save writes one per tensor
 MAX_HEADER = 1 << 25  # bytes of a safetensors header: the record of a run of 100,000 epochs, or 300,000 tensors

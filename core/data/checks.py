@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.data.published import Published
+from core.common.errors import UserError
+from core.data.specs import DataSpec, InputSpec
 from core.data.unpickle import UnreadArray
-from core.errors import UserError
 
 Numbers = npt.NDArray[Any]  # integers or floats of any width
-RANK = {"audio": 2, "video": 2, "text": 3}
-SHAPE = {"audio": "(rows, width)", "video": "(rows, width)", "text": "(rows, steps, width)"}
+SHAPES = {"rows": "(rows, width)", "sequence": "(rows, steps, width)"}  # layout -> axes
 
 
 def keys_of(mapping: Mapping[Any, Any]) -> dict[str, Any]:
@@ -40,23 +39,26 @@ def numeric(value: Any, where: str, way_out: str) -> Numbers:
     return value
 
 
-def features(value: Any, modality: str, where: str, way_out: str) -> Numbers:
-    """Audio or video (N, D), text (N, T, D). (N, 1, D) audio and video lose the middle axis, as in the
-    original. Raises UserError for anything else, and for an axis of length 0."""
+def features(value: Any, one: InputSpec, where: str, way_out: str) -> Numbers:
+    """Rows (N, D) or sequences (N, T, D). Rows as (N, 1, D) lose the middle axis, as in the original.
+
+    Raises UserError for anything else, and for an axis of length 0.
+    """
     array = numeric(value, where, way_out)
-    if modality != "text" and array.ndim == 3 and array.shape[1] == 1:
+    axes = SHAPES[one.layout]
+    if one.layout == "rows" and array.ndim == 3 and array.shape[1] == 1:
         array = array[:, 0]
-    elif modality != "text" and array.ndim == 3 and 0 not in array.shape:
+    elif one.layout == "rows" and array.ndim == 3 and 0 not in array.shape:
         raise UserError(f"{where}: shape {array.shape}, a sequence of {array.shape[1]} steps in each row; LMF and TFN "
-                        f"take one vector per row, {SHAPE[modality]}, and no model here takes sequences of {modality}; "
+                        f"take one vector per row, {axes}, and no model here takes sequences of {one.name}; "
                         "average over the steps, array.mean(axis=1), with padding left out")
-    if array.ndim != RANK[modality] or 0 in array.shape:
-        raise UserError(f"{where}: shape {array.shape}, expected {SHAPE[modality]}, "
+    if array.ndim != axes.count(",") + 1 or 0 in array.shape:
+        raise UserError(f"{where}: shape {array.shape}, expected {axes}, "
                         f"none of them 0; {way_out}")
     return array
 
 
-def label(value: Any, known: Published, where: str, way_out: str) -> npt.NDArray[np.float32 | np.int64]:
+def label(value: Any, known: DataSpec, where: str, way_out: str) -> npt.NDArray[np.float32 | np.int64]:
     """Regression: float32 (N, O). Classification: int64 (N,), made of one-hot rows.
 
     Raises UserError for a wrong shape, NaN, a value out of range, or a row that isn't one-hot.
@@ -65,18 +67,18 @@ def label(value: Any, known: Published, where: str, way_out: str) -> npt.NDArray
     shape = array.shape
     if array.ndim == 3 and shape[1] == 1:
         array = array[:, 0]
-    if array.ndim == 1 and known.outputs == 1:
+    if array.ndim == 1 and known.task.outputs == 1:
         array = array[:, None]
-    if array.ndim != 2 or array.shape[1] != known.outputs or not len(array):
-        raise UserError(f"{where}: shape {shape}, expected (rows, {known.outputs}); {way_out}")
+    if array.ndim != 2 or array.shape[1] != known.task.outputs or not len(array):
+        raise UserError(f"{where}: shape {shape}, expected (rows, {known.task.outputs}); {way_out}")
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         row, column = bad[0]
         raise UserError(f"{where}: {array[row, column]} in row {row}, column {column} ({len(bad)} such), "
                         f"expected finite labels; {way_out}")
-    if known.label_range is None:
+    if known.task.label_range is None:
         return _class_index(array, where, way_out)
-    low, high = known.label_range
+    low, high = known.task.label_range
     bad = np.argwhere((array < low) | (array > high))
     if len(bad):
         row, column = bad[0]

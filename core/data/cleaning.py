@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from core.randomness import Array
+from core.common.arrays import Array
 
 
 def clean(features: Array) -> tuple[npt.NDArray[np.float32], dict[str, int]]:

@@ -7,26 +7,21 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from core.config import Config
-from core.data import scale
+from core.common.arrays import Array
 from core.data.ranges import FAR, outside
 from core.data.record import Split
-from core.randomness import Array
+from core.data.specs import DataSpec
 
-SHARED, MISSING, DISTANT = "shared rows", "missing class", "distant rows"
-HEADS = (scale.HEAD, SHARED, MISSING, DISTANT)  # how the sentences begin, and what they are called in tables
+SCALE, SHARED, MISSING, DISTANT = "lost scale", "shared rows", "missing class", "distant rows"
+HEADS = (SCALE, SHARED, MISSING, DISTANT)  # how the sentences begin, and what they are called in tables
 
 
-def findings(splits: Mapping[str, Split], names: Sequence[str], ranges: Mapping[str, Array], config: Config,
-             where: str) -> tuple[str, ...]:
-    """Sentences about `splits`; `names` are the outputs', `ranges` those of the training rows.
-
-    Raises UserError for a modality of which the network would lose everything.
-    """
-    return (*scale.scale_notes(splits["train"].arrays, config, where),
-            *(f"{DISTANT}: {text}" for text in _distant(splits, config.modalities, ranges)),
-            *(f"{MISSING}: {text}" for text in _missing(splits, names) if config.task == "classification"),
-            *(f"{SHARED}: {text}" for text in _shared(splits, config.modalities)))
+def findings(splits: Mapping[str, Split], described: DataSpec, ranges: Mapping[str, Array]) -> tuple[str, ...]:
+    """Sentences about `splits`; `ranges` are those of the training rows."""
+    task = described.task
+    return (*(f"{DISTANT}: {text}" for text in _distant(splits, described.names, ranges)),
+            *(f"{MISSING}: {text}" for text in _missing(splits, task.names) if task.kind == "classification"),
+            *(f"{SHARED}: {text}" for text in _shared(splits, described.names)))
 
 
 def findings_among(notes: Iterable[str]) -> list[str]:

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from core.config import Config
+from core.common.errors import UserError
 from core.data.cleaning import sentences
 from core.data.findings import findings
+from core.data.keys import DataKeys
 from core.data.manifest import SCHEMA
 from core.data.provenance import caveats
-from core.data.published import PUBLISHED, REPAIR, label_names
+from core.data.published import DATASETS, REPAIR, inputs_of
 from core.data.ranges import ranges_of
 from core.data.readers import missing_modality
-from core.data.record import Dataset, Split, dims_of
+from core.data.record import Dataset, Split
 from core.data.store import read_store
 from core.data.synthetic import synthetic
-from core.errors import UserError
 
 
-def load_dataset(config: Config) -> Dataset:
+def load_dataset(config: DataKeys) -> Dataset:
     """The data set of `config`: generated, or read from DATA_DIR/<dataset>.pkl through the store.
 
     Only the chosen modalities (and emotion) are read; text keeps its first `max_len` steps. Raises
@@ -31,17 +31,17 @@ def load_dataset(config: Config) -> Dataset:
     """
     dataset = synthetic(config) if config.data == "synthetic" else _published(config)
     ranges = ranges_of(dataset.splits["train"].inputs)
-    found = findings(dataset.splits, dataset.label_names, ranges, config, dataset.source or dataset.title)
+    found = findings(dataset.splits, dataset.described, ranges)
     return replace(dataset, ranges=ranges, notes=dataset.notes + found)
 
 
-def source_path(config: Config) -> Path:
+def source_path(config: DataKeys) -> Path:
     """The pickle that `config` names: data_dir may be its folder or the file itself."""
     return config.data_dir if config.data_dir.is_file() else config.data_dir / f"{config.dataset}.pkl"
 
 
-def _published(config: Config) -> Dataset:
-    source, known = source_path(config), PUBLISHED[config.dataset]
+def _published(config: DataKeys) -> Dataset:
+    source, known = source_path(config), DATASETS[config.dataset]
     if not source.is_file():
         raise UserError(f"{source}: no such file; put {known.file} there, give its place with "
                         "--data_dir, or use --data synthetic")
@@ -53,24 +53,24 @@ def _published(config: Config) -> Dataset:
         raise UserError(f"{where}: no such emotion in the file, found "
                         f"{', '.join(store.manifest['parts'])}; choose one of these with --emotion")
     _check_useful(config, where, part["modalities"], part["useless"])
-    if "text" in config.modalities:
-        for content in arrays.values():
-            content["text"] = np.ascontiguousarray(content["text"][:, :config.max_len])
+    for one in config.described.inputs:
+        if one.layout == "sequence":
+            for content in arrays.values():
+                content[one.name] = np.ascontiguousarray(content[one.name][:, :config.max_len])
     train = arrays["train"]
+    described = replace(config.described, inputs=inputs_of(train))
     cleaning: dict[str, dict[str, dict[str, int]]] = {
         split: {m: counts[m] for m in config.modalities} for split, counts in part["cleaning"].items()}
     digest = store.manifest["source"]["sha256"]
-    notes = sentences(cleaning) + caveats(known.name, config.modalities, train)
-    if digest != known.sha256:
-        notes += (f"{source.name} is not the published file (sha256 {digest}, published {known.sha256})",)
-    dims = dims_of(train)
-    made_of = json.dumps([SCHEMA, digest, config.dataset, config.emotion, config.modalities, dims.steps])
-    return Dataset(known.name, config.emotion, known.task, {name: Split(a) for name, a in arrays.items()},
-                   config.modalities, dims, label_names(known.name, config.emotion), False,
+    notes = sentences(cleaning) + caveats(described, train)
+    if digest != known.published.sha256:
+        notes += (f"{source.name} is not the published file (sha256 {digest}, published {known.published.sha256})",)
+    made_of = json.dumps([SCHEMA, digest, config.dataset, config.emotion, config.modalities, described.steps])
+    return Dataset(described, config.emotion, {name: Split(a) for name, a in arrays.items()}, False,
                    hashlib.sha256(made_of.encode()).hexdigest(), cleaning, str(source), notes)
 
 
-def _check_useful(config: Config, where: str, present: list[str], useless: dict[str, str]) -> None:
+def _check_useful(config: DataKeys, where: str, present: list[str], useless: dict[str, str]) -> None:
     good = [m for m in present if m not in useless]
     for modality in config.modalities:
         if modality not in present:

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import RunFailed, one_line
-from core.files import read_bounded, write_json
+from core.common.errors import RunFailed, one_line
+from core.common.files import read_bounded, write_json
 
 SCHEMA = 1  # raise it when the meaning of the stored tensors changes: old stores are then redone
 MANIFEST_BYTES = 2**20  # IEMOCAP's has 20,000
@@ -50,7 +50,7 @@ class _Part(_Strict):
 
 
 class _Manifest(_Strict):
-    """What every manifest has. tensors: name -> what core.digests.describe says of it."""
+    """What every manifest has. tensors: name -> what core.common.digests.describe says of it."""
 
     version: int = Field(alias="schema")
     source: _Source

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.config import MODALITIES
-from core.randomness import Array
+from core.common.arrays import Array
+from core.data.published import DATASETS
+from core.data.specs import DataSpec
 
 # sha256 of the training rows' video features -> what is wrong with them
 LEAKING = {
@@ -22,10 +23,11 @@ def digest(array: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, "<f4").tobytes()).hexdigest()
 
 
-def caveats(name: str, modalities: tuple[str, ...], train: Mapping[str, Array]) -> tuple[str, ...]:
-    """Sentences about the data set `name` with `modalities`, from its training arrays."""
-    missing = [m for m in MODALITIES if m not in modalities]
-    found = [f"{name} without {' and '.join(missing)}"] if missing else []
+def caveats(described: DataSpec, train: Mapping[str, Array]) -> tuple[str, ...]:
+    """Sentences about a data set with the inputs that are used, from its training arrays."""
+    modalities = described.names
+    missing = [name for name in DATASETS[described.name].names if name not in modalities]
+    found = [f"{described.name} without {' and '.join(missing)}"] if missing else []
     if "video" in modalities:
         found += [text for key, text in LEAKING.items() if key == digest(train["video"])]
     return tuple(found)

@@ -1,14 +1,14 @@
-"""What is known about the published data sets: tasks, labels, shapes, sizes and hashes of the files."""
+"""The published data sets, described: inputs, tasks, sizes and hashes of the files."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import numpy as np
 
-import numpy.typing as npt
+from core.common.arrays import Array
+from core.data.specs import DataSpec, InputSpec, Published, Task
 
 SPLITS = ("train", "valid", "test")
 FEATURE_KEYS = {"audio": ("covarep", "audio"), "video": ("facet", "video"), "text": ("glove", "text")}
+MODALITIES = tuple(FEATURE_KEYS)
 LABEL_KEYS = ("label",)
 REPAIR = "repair the file; the README lists under Data what it has to hold"  # users' own data: no way out but theirs
 POM_TRAITS = (
@@ -17,71 +17,42 @@ POM_TRAITS = (
 )
 
 
-@dataclass(frozen=True)
-class Published:
-    """One published data set.
+def feature_inputs(audio: int = 0, video: int = 0, text: int = 0, steps: int = 0) -> tuple[InputSpec, ...]:
+    """The inputs of these widths: a vector per row of audio and video, a sequence of text. Width 0: left out."""
+    made = (InputSpec("audio", (audio,)), InputSpec("video", (video,)), InputSpec("text", (steps, text), "sequence"))
+    return tuple(one for one in made if one.width)
 
-    rows: of train, valid and test; widths: audio, video, text; steps: text steps; label_range: the
-    bounds that a regression label has to keep; file_bytes and sha256: of the published pickle.
-    """
 
-    name: str
-    label_names: tuple[str, ...]
-    label_range: tuple[float, float] | None
-    rows: tuple[int, int, int]
-    widths: tuple[int, int, int]
-    steps: int
-    file_bytes: int
-    sha256: str
-
-    @property
-    def task(self) -> str:
-        """`regression`, or `classification` where labels are one-hot."""
-        return "classification" if self.label_range is None else "regression"
-
-    @property
-    def outputs(self) -> int:
-        """Columns of the label."""
-        return len(self.label_names)
-
-    @property
-    def file(self) -> str:
-        """How to know the published file."""
-        return f"the published {self.name}.pkl ({self.file_bytes} bytes, sha256 {self.sha256})"
-
-    def way_out_of_damage(self, path: Path) -> str:
-        """For a file that is no whole pickle: under the published name it may be a broken copy of that one."""
-        published = f"; {self.file} can be fetched again" if path.name == f"{self.name}.pkl" else ""
-        return f"write it again with pickle.dump{published}"
+def inputs_of(arrays: dict[str, Array]) -> tuple[InputSpec, ...]:
+    """The inputs that `arrays` by modality are: (N, A) rows, (N, T, D) a sequence."""
+    return tuple(InputSpec(name, arrays[name].shape[1:], "sequence" if arrays[name].ndim == 3 else "rows")
+                 for name in MODALITIES if name in arrays)
 
 
 # POM's scale is nominally 1 to 7, but its labels are means of raters and go down to 0.67: hence 0 to 7.
-PUBLISHED = {
-    "mosi": Published(
-        "mosi", ("sentiment",), (-3.0, 3.0), (1284, 229, 686), (5, 20, 300), 20, 368824398,
-        "9640616a5b136bf0e3ce8696847f561fd15d252aacce92757f1c35f0cb904b69"),
-    "pom": Published(
-        "pom", POM_TRAITS, (0.0, 7.0), (600, 100, 203), (43, 43, 300), 20, 144511035,
-        "53745af979d114cc0832f83b4a0ceb787445c4bfba6a7f8f75b3ee22edbbd759"),
-    "iemocap": Published(
-        "iemocap", ("not_X", "X"), None, (2717, 798, 938), (74, 35, 300), 20, 764739145,
-        "7f20c9f5245c3bcb3a4638e8577f0c81ee2dbdede56d44f165ce9ae69a9c5ad9"),
-}
+DATASETS = {spec.name: spec for spec in (
+    DataSpec("mosi", feature_inputs(5, 20, 300, 20), Task("regression", ("sentiment",), (-3.0, 3.0)),
+             defaults={"epochs": 500}, published=Published(
+                 (1284, 229, 686), 368824398, "9640616a5b136bf0e3ce8696847f561fd15d252aacce92757f1c35f0cb904b69")),
+    DataSpec("pom", feature_inputs(43, 43, 300, 20), Task("regression", POM_TRAITS, (0.0, 7.0)),
+             defaults={"epochs": 500}, published=Published(
+                 (600, 100, 203), 144511035, "53745af979d114cc0832f83b4a0ceb787445c4bfba6a7f8f75b3ee22edbbd759")),
+    DataSpec("iemocap", feature_inputs(74, 35, 300, 20), Task("classification", ("not_X", "X")),
+             defaults={"epochs": 100}, grids={"audio_hidden": [8, 16, 32]},
+             parts=("happy", "sad", "angry", "neutral"), published=Published(
+                 (2717, 798, 938), 764739145, "7f20c9f5245c3bcb3a4638e8577f0c81ee2dbdede56d44f165ce9ae69a9c5ad9")),
+)}
 
 
-def beyond_label(dataset: str, output: npt.NDArray[Any]) -> str | None:
+def beyond_label(task: Task, output: Array) -> str | None:
     """A sentence about predictions (N, O) beyond the labels' range; None where none is, or where labels are classes."""
-    bounds = PUBLISHED[dataset].label_range
-    if bounds is None:
+    if task.label_range is None:
         return None
-    beyond = (output < bounds[0]) | (output > bounds[1])
+    values = np.asarray(output, np.float64)
+    low, high = task.label_range
+    beyond = (values < low) | (values > high)
     if not beyond.any():
         return None
     rows = int(beyond.any(axis=1).sum())
-    return (f"{int(beyond.sum())} of {output.size} predictions, in {rows} of {len(output)} rows, lie beyond the "
-            f"labels' range of {bounds[0]:g} to {bounds[1]:g}: from {output.min():.4g} to {output.max():.4g}")
-
-
-def label_names(dataset: str, emotion: str | None) -> tuple[str, ...]:
-    """Names of the outputs: the traits, `sentiment`, or the two logits of an emotion."""
-    return tuple(name.replace("X", emotion or "X") for name in PUBLISHED[dataset].label_names)
+    return (f"{int(beyond.sum())} of {values.size} predictions, in {rows} of {len(values)} rows, lie beyond the "
+            f"labels' range of {low:g} to {high:g}: from {values.min():.4g} to {values.max():.4g}")

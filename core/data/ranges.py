@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core.errors import UserError
-from core.models import InputDims
-from core.randomness import Array
+from core.common.arrays import Array
+from core.common.errors import UserError
+from core.data.specs import InputSpec
 
 CHUNK = 2**20  # values that are looked at together: bounds memory
 FAR = 100  # widths of the range: no value of real data that was measured lies more than 7 beyond it
@@ -60,14 +60,15 @@ def ranges_of(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
-def check_ranges(ranges: Mapping[str, Array], dims: InputDims, modalities: tuple[str, ...], origin: str) -> None:
-    """Refuse ranges that aren't those of `modalities`; none at all are fine. Raises UserError naming the tensor."""
-    expected = {f"{m}_{end}": (dims.of(m),) for m in modalities for end in ("low", "high")} if ranges else {}
+def check_ranges(ranges: Mapping[str, Array], inputs: Sequence[InputSpec], origin: str) -> None:
+    """Refuse ranges that aren't those of `inputs`; none at all are fine. Raises UserError naming the tensor."""
+    expected = {f"{one.name}_{end}": (one.width,) for one in inputs for end in ("low", "high")} if ranges else {}
     wrong = sorted(expected.keys() ^ ranges.keys())
     wrong += [name for name, shape in expected.items() if name in ranges and (
         ranges[name].shape != shape or ranges[name].dtype.kind != "f" or not np.isfinite(_float64(ranges[name])).all())]
     if not wrong:
-        wrong = [f"{m}_low" for m in modalities if ranges and (ranges[f"{m}_low"] > ranges[f"{m}_high"]).any()]  # type: ignore[operator]
+        wrong = [f"{one.name}_low" for one in inputs
+                 if ranges and (ranges[f"{one.name}_low"] > ranges[f"{one.name}_high"]).any()]  # type: ignore[operator]
     if wrong:
         raise UserError(f"{origin}: training range {', '.join(wrong)} does not fit the model, expected finite numbers, "
                         "low and high for each feature; use another checkpoint")

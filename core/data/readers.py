@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.config import EMOTIONS, MODALITIES
+from core.common.arrays import Array
+from core.common.errors import UserError
 from core.data import checks
 from core.data.cleaning import clean
-from core.data.published import FEATURE_KEYS, LABEL_KEYS, PUBLISHED, REPAIR, SPLITS, Published
+from core.data.published import DATASETS, FEATURE_KEYS, LABEL_KEYS, REPAIR, SPLITS
+from core.data.specs import DataSpec
 from core.data.unpickle import load_pickle
-from core.errors import UserError
-from core.randomness import Array
 
 
 @dataclass
@@ -33,18 +33,18 @@ class Part:
 
 
 def read_published(path: Path, dataset: str) -> dict[str, Part]:
-    """Every part of the pickle `path`: {"": part} for MOSI and POM, {emotion: part} for IEMOCAP.
+    """Every part of the pickle `path`: {"": part}, or {emotion: part} where the data set has several.
 
     A modality may be absent, but then from all splits. Raises UserError, one line naming file,
     split, key, value and expectation, for whatever is wrong.
     """
-    known = PUBLISHED[dataset]
+    known = DATASETS[dataset]
     top = _mapping(load_pickle(path, REPAIR, known.way_out_of_damage(path)), str(path))
-    if dataset != "iemocap":
+    if not known.parts:
         return {"": _part(top, str(path), known)}
-    emotions = [emotion for emotion in EMOTIONS if emotion in top]
+    emotions = [emotion for emotion in known.parts if emotion in top]
     if not emotions:
-        raise UserError(f"{path}: has {checks.listed(top)}, expected the emotions {', '.join(EMOTIONS)}; "
+        raise UserError(f"{path}: has {checks.listed(top)}, expected the emotions {', '.join(known.parts)}; "
                         f"{REPAIR}")
     parts = {}
     for emotion in emotions:
@@ -59,7 +59,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return checks.keys_of(value)
 
 
-def _part(top: dict[str, Any], where: str, known: Published) -> Part:
+def _part(top: dict[str, Any], where: str, known: DataSpec) -> Part:
     part = Part()
     for split in SPLITS:
         if split not in top:
@@ -70,15 +70,16 @@ def _part(top: dict[str, Any], where: str, known: Published) -> Part:
     return part
 
 
-def _read_split(part: Part, split: str, content: dict[str, Any], where: str, known: Published) -> None:
+def _read_split(part: Part, split: str, content: dict[str, Any], where: str, known: DataSpec) -> None:
     arrays: dict[str, Array] = {}
     part.cleaning[split] = {}
-    for modality in MODALITIES:
+    for one in known.inputs:
+        modality = one.name
         key = next((name for name in FEATURE_KEYS[modality] if name in content), None)
         if key is None:
             continue
         place = f"{where}: {split} {key}"
-        raw = checks.features(content[key], modality, place, REPAIR)
+        raw = checks.features(content[key], one, place, REPAIR)
         arrays[modality], counts = clean(raw)
         part.cleaning[split][modality] = counts
         if split == "train":
@@ -106,10 +107,10 @@ def _useless(values: Array, cleaned: int) -> str | None:
     return None
 
 
-def _check_splits_agree(part: Part, where: str, known: Published) -> None:
+def _check_splits_agree(part: Part, where: str, known: DataSpec) -> None:
     train = part.arrays["train"]
     for split in SPLITS[1:]:
-        for modality in MODALITIES:
+        for modality in known.names:
             expected, found = train.get(modality), part.arrays[split].get(modality)
             if expected is None and found is None:
                 continue
@@ -121,6 +122,9 @@ def _check_splits_agree(part: Part, where: str, known: Published) -> None:
                 wanted = ", ".join(map(str, expected.shape[1:]))
                 raise UserError(f"{where}: {split} {modality}: shape {found.shape}, expected "
                                 f"(rows, {wanted}) as in train; {REPAIR}")
+
+
+READERS = {"splits": read_published}  # a description's `reader` -> (path, name of the data set) -> parts
 
 
 def missing_modality(where: str, modality: str, present: tuple[str, ...]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from core.models import InputDims
-from core.randomness import Array
+from core.common.arrays import Array
+from core.data.specs import DataSpec, InputSpec, Task
 
 Cleaning = Mapping[str, Mapping[str, Mapping[str, int]]]  # split -> modality -> {nan, posinf, neginf}
 
@@ -14,8 +14,8 @@ Cleaning = Mapping[str, Mapping[str, Mapping[str, int]]]  # split -> modality ->
 class Split:
     """Arrays of one split, C-contiguous, row i of each belonging together.
 
-    audio (N, A), video (N, V), text (N, T, D) float32, those in use; label (N, O) float32 for a
-    regression, (N,) int64 class indices for a classification.
+    Inputs in use, float32: rows (N, A), sequences (N, T, D); label (N, O) float32 for a regression, (N,) int64 class
+    indices for a classification.
     """
 
     arrays: Mapping[str, Array]
@@ -30,30 +30,19 @@ class Split:
         return {name: value for name, value in self.arrays.items() if name != "label"}
 
 
-def dims_of(arrays: Mapping[str, Array]) -> InputDims:
-    """Widths (and text steps) of the modalities among `arrays`."""
-    widths = {name: arrays[name].shape[-1] if name in arrays else 0 for name in ("audio", "video", "text")}
-    return InputDims(**widths, steps=arrays["text"].shape[1] if "text" in arrays else 0)
-
-
 @dataclass(frozen=True)
 class Dataset:
     """One data set, ready to train on.
 
-    splits: `train`, `valid`, `test`. dims: widths of the modalities in use and text
-    steps, 0 where left out.
-    label_names: one per output. fingerprint: hex sha256 of what decides the arrays. cleaning: per split
-    and modality how many NaN, +inf and -inf became 0. source: the pickle; None for synthetic data.
-    notes: sentences for a report's reader. ranges: of the training rows, as `core.data.ranges` makes them.
+    described: its inputs as they are here, and its task. part: which of several data sets in one file. splits: `train`,
+    `valid`, `test`. fingerprint: hex sha256 of what decides the arrays. cleaning: per split and modality how many NaN,
+    +inf and -inf became 0. source: the file; None for synthetic data. notes: sentences for a report's reader. ranges:
+    of the training rows, as `core.data.ranges` makes them.
     """
 
-    name: str
-    emotion: str | None
-    task: str
+    described: DataSpec
+    part: str | None
     splits: Mapping[str, Split]
-    modalities: tuple[str, ...]
-    dims: InputDims
-    label_names: tuple[str, ...]
     synthetic: bool
     fingerprint: str
     cleaning: Cleaning
@@ -62,7 +51,15 @@ class Dataset:
     ranges: Mapping[str, Array] = field(default_factory=dict)
 
     @property
+    def task(self) -> Task:
+        return self.described.task
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        return self.described.inputs
+
+    @property
     def title(self) -> str:
         """How to call the data wherever a result is shown; synthetic data says so."""
-        name = f"{self.name} {self.emotion}" if self.emotion else self.name
+        name = " ".join(filter(None, (self.described.name, self.part)))
         return f"{name} (synthetic)" if self.synthetic else name

@@ -19,6 +19,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from core.common.arrays import Array
+from core.common.digests import describe, difference
+from core.common.errors import RunFailed, UserError, one_line
+from core.common.files import atomic_path, remove_leftovers, sha256_of
+from core.common.text import warn
 from core.data.manifest import (
     SCHEMA,
     Damaged,
@@ -31,13 +36,8 @@ from core.data.manifest import (
     verified,
     write_manifest,
 )
-from core.data.published import SPLITS
-from core.data.readers import Part, read_published
-from core.digests import describe, difference
-from core.errors import RunFailed, UserError, one_line
-from core.files import atomic_path, remove_leftovers, sha256_of
-from core.flags import warn
-from core.randomness import Array
+from core.data.published import DATASETS, SPLITS
+from core.data.readers import READERS, Part
 
 ATTEMPTS = 3  # another process may replace the store between our look at it and our opening it
 
@@ -139,7 +139,7 @@ def _current(source: Path, dataset: str, folder: Path) -> Store | None:
 
 def _convert(source: Path, dataset: str, folder: Path) -> Store:
     stamp, digest = stamp_of(source), sha256_of(source)
-    parts = read_published(source, dataset)
+    parts = READERS[DATASETS[dataset].reader](source, dataset)
     tensors = {_key(name, split, key): array for name, part in parts.items()
                for split, arrays in part.arrays.items() for key, array in arrays.items()}
     path = folder / f"{dataset}-{digest[:12]}.safetensors"

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from core.config import Config
+from core.common.arrays import F64, Array
+from core.common.bits import random_bits
 from core.data.cleaning import clean
-from core.data.published import PUBLISHED, SPLITS, Published, label_names
-from core.data.record import Dataset, Split, dims_of
-from core.randomness import Array, random_bits
+from core.data.keys import DataKeys
+from core.data.published import DATASETS, SPLITS, inputs_of
+from core.data.record import Dataset, Split
+from core.data.specs import DataSpec
 
 VERSION = 1  # raise it when the numbers change
 POSITIVE = {"happy": 0.15, "sad": 0.2, "angry": 0.25, "neutral": 0.4}  # about the published shares
@@ -33,40 +35,38 @@ DEAD_AUDIO = {"iemocap": (36, 37, 38, 39)}  # constant channels of the published
 SCALES = {"audio": (0.39, 0.0005, 0.078), "video": (0.3, 0.001, 0.026)}  # largest |mean|, variance from, to
 TEXT_SCALE = 0.35  # standard deviation of a GloVe component
 VISIBLE = {"audio": 0.9, "video": 0.9, "text": 0.5}  # correlation of a channel with the hidden value, at most
-F64 = npt.NDArray[np.float64]
 
 
-def synthetic(config: Config) -> Dataset:
+def synthetic(config: DataKeys) -> Dataset:
     """The data set that `config` names, generated. `config.seed` has no influence, `synthetic_seed` has.
 
     Each array has its own random stream: leaving a modality out does not change the others.
     """
-    known, emotion = PUBLISHED[config.dataset], config.emotion
+    known, emotion = DATASETS[config.dataset], config.emotion
     origin = f"{VERSION}/{config.synthetic_seed}/{config.dataset}/{emotion or ''}"
     splits: dict[str, Split] = {}
     cleaning: dict[str, dict[str, dict[str, int]]] = {}
-    for split, rows in zip(SPLITS, known.rows, strict=True):
+    for split, rows in zip(SPLITS, known.published.rows, strict=True):
         stream = f"{origin}/{split}"
         hidden = _hidden(stream, rows, POSITIVE.get(emotion or "", 0.5))
         arrays: dict[str, Array] = {}
         cleaning[split] = {}
         for modality in config.modalities:
-            width = known.widths[("audio", "video", "text").index(modality)]
-            if modality == "text":
-                values = _text(origin, stream, hidden["text"], known.steps, width)[:, :config.max_len]
+            one = known.of(modality)
+            if one.layout == "sequence":
+                values = _text(origin, stream, hidden["text"], *one.shape)[:, :config.max_len]
             else:
-                values = _dense(origin, stream, modality, hidden[modality], width, config.dataset)
+                values = _dense(origin, stream, modality, hidden[modality], one.width, config.dataset)
             arrays[modality], cleaning[split][modality] = clean(values)
         arrays["label"] = _label(origin, stream, known, hidden)
         splits[split] = Split(arrays)
-    dims = dims_of(splits["train"].arrays)
+    described = replace(config.described, inputs=inputs_of(arrays))
     notes = ["synthetic data: its scores say nothing about the published data set"]
-    if len(config.modalities) < 3:
+    if len(config.modalities) < len(known.names):
         notes.append("its signal joins audio, video and text: without one, little or nothing is left")
-    made_of = f"synthetic/{origin}/{','.join(config.modalities)}/{dims.steps}"
-    return Dataset(known.name, emotion, known.task, splits, config.modalities, dims,
-                   label_names(known.name, emotion), True, hashlib.sha256(made_of.encode()).hexdigest(),
-                   cleaning, None, tuple(notes))
+    made_of = f"synthetic/{origin}/{','.join(config.modalities)}/{described.steps}"
+    return Dataset(described, emotion, splits, True, hashlib.sha256(made_of.encode()).hexdigest(), cleaning, None,
+                   tuple(notes))
 
 
 def _uniform(count: int, stream: str) -> F64:
@@ -131,11 +131,11 @@ def _text(origin: str, stream: str, hidden: F64, steps: int, width: int) -> F64:
     return noise
 
 
-def _label(origin: str, stream: str, known: Published, hidden: dict[str, F64]) -> Array:
+def _label(origin: str, stream: str, known: DataSpec, hidden: dict[str, F64]) -> Array:
     """(N,) int64 for a classification; (N, O) float32 within the scale for a regression."""
     product = hidden["audio"] * hidden["video"] * hidden["text"]  # (N,)
-    rows, outputs = len(product), known.outputs
-    if known.task == "classification":
+    rows, outputs = len(product), known.task.outputs
+    if known.task.kind == "classification":
         flipped = _uniform(rows, f"{stream}/label/flipped") < FLIPPED
         return ((product > 0) ^ flipped).astype(np.int64)
     noise = _noise(rows * outputs, f"{stream}/label/noise").reshape(rows, outputs) / math.sqrt(3)  # in +-1

@@ -2,43 +2,45 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.common.arrays import Array
+from core.common.errors import UserError, one_line
 from core.data import checks
 from core.data.archives import open_tensors, read_npz
 from core.data.cleaning import clean
 from core.data.published import FEATURE_KEYS
+from core.data.specs import InputSpec
 from core.data.unpickle import load_pickle
-from core.errors import UserError, one_line
-from core.models import InputDims
-from core.randomness import Array
 
 WAY_OUT = "give a .npz, .safetensors or .pkl with the arrays audio, video and text"
 
 
-def read_unlabelled(path: Path, modalities: tuple[str, ...], dims: InputDims,
+def read_unlabelled(path: Path, inputs: Sequence[InputSpec],
                     max_len: int) -> tuple[dict[str, Array], dict[str, dict[str, int]]]:
-    """Arrays of `modalities` (audio (N, A), video (N, V), text (N, T, D), float32) and the cleaning counts.
+    """Arrays of `inputs` (rows (N, A), sequences (N, T, D), float32) and the cleaning counts.
 
     Keys are audio, video, text or covarep, facet, glove; labels are ignored. Text keeps its first
-    `max_len` steps. Raises UserError, one line, for a file or array that doesn't fit `dims`.
+    `max_len` steps. Raises UserError, one line, for a file or array that doesn't fit `inputs`.
     """
-    content = _content(path, modalities)
+    content = _content(path, tuple(one.name for one in inputs))
     arrays: dict[str, Array] = {}
     cleaning: dict[str, dict[str, int]] = {}
-    for modality in modalities:
+    for one in inputs:
+        modality = one.name
         key = next((name for name in FEATURE_KEYS[modality] if name in content), None)
         if key is None:
             raise UserError(f"{path}: no array {modality!r}, found {checks.listed(content)}; {WAY_OUT}")
-        raw = checks.features(content[key], modality, f"{path}: {key}", WAY_OUT)
-        if raw.shape[-1] != dims.of(modality):
+        raw = checks.features(content[key], one, f"{path}: {key}", WAY_OUT)
+        if raw.shape[-1] != one.width:
             raise UserError(f"{path}: {key}: width {raw.shape[-1]} (shape {raw.shape}), expected "
-                            f"{dims.of(modality)}, the width that the model was trained on; "
+                            f"{one.width}, the width that the model was trained on; "
                             "extract the same features or use a model trained on these")
-        kept = raw[:, :max_len] if modality == "text" else raw
+        kept = raw[:, :max_len] if one.layout == "sequence" else raw
         arrays[modality], cleaning[modality] = clean(kept)
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) > 1:

@@ -15,9 +15,9 @@ from typing import IO, Any, ClassVar
 
 import numpy as np
 
-from core.errors import UserError, one_line
-from core.randomness import Array
-from core.text import shown
+from core.common.arrays import Array
+from core.common.errors import UserError, one_line
+from core.common.text import shown
 
 MAX_DEPTH = 8  # containers within containers; the deepest published file has three
 MAX_STEPS = 300_000  # opcodes, a second's work; published files have a few hundred, long lists of names some thousands

@@ -1,1 +1,1 @@
-"""Tables of results beside published numbers: what others report, as data."""
+"""A place for the command `python -m core.tables.report`; its room is core.studies.tables."""

@@ -1,55 +1,108 @@
 """MindSpore's defaults."""
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import mindspore
 import numpy as np
-from mindspore import Parameter, Tensor, mint, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 
-from backends.mindspore import optimizer, precision, session, state
-from backends.mindspore.state import Flat, to_numpy, turn
-from core.randomness import Array
+from backends.mindspore import blocks, blocks64, losses, model, optimizer, session, state
+from backends.mindspore.blocks import Differentiated, Saved
+from backends.mindspore.state import to_numpy
+from core.common.arrays import F64, Array
+from core.models.graph import OTHERS, STATISTICS, Graph
+from core.runtime.layouts import to_own
+from core.runtime.optimizer import GroupedAdam
+from core.training.losses import Loss
 from parity_tests.defaults import Replacements
 
 RENAMED = {"norm.weight": "norm.gamma", "norm.bias": "norm.beta"}  # as nn.BatchNorm1d calls them
 
 
-def _adam(make: Callable[[Any, dict[str, list[Any]]], Any]) -> Replacements:
-    def step(self: Any, gradients: dict[str, Tensor]) -> None:
-        self.steps += 1
-        parts: dict[str, list[Any]] = {}
-        for name, group in self.groups.items():
-            parts[name] = []
-            for key, view in group.flat.views.items():
-                last = ".".join(key.split(".")[-2:])
-                parts[name].append(Parameter(Tensor(to_numpy(view)), name=key.replace(last, RENAMED.get(last, last))))
-        adam = make(self, parts)
-        names = [key for group in self.groups.values() for key in group.flat.slices]
-        values = [value for group in parts.values() for value in group]
-        adam(tuple(gradients[key].view(value.shape) for key, value in zip(names, values, strict=True)))
-        moments = [list(getattr(adam, key, [])) for key in ("moment1", "moment2")]
-        for group in self.groups.values():
-            count = len(group.flat.slices)
-            for flat, tensors in ((group.flat, values), (group.exp_avg, moments[0]), (group.exp_avg_sq, moments[1])):
-                if tensors:
-                    joined = np.concatenate([to_numpy(tensor).ravel() for tensor in tensors[:count]])
-                    ops.assign(flat.value, Tensor(joined))
-                    del tensors[:count]
-
-    return [(optimizer.GroupedAdam, "step", step)]
+Make = Callable[[list[Parameter], float, float], nn.Cell]  # parameters, rate, decay -> their Adam
 
 
-def _decay(adam: Any) -> float:
-    return float(adam.decay.asnumpy())
+class BatchNorm(Differentiated):
+    """nn.BatchNorm1d as it comes: a cell starts in evaluation mode."""
+
+    def bind(self, tensors: blocks.Tensors) -> None:
+        self.layer = nn.BatchNorm1d(len(tensors["weight"]))
+        self.layer.gamma, self.layer.beta = tensors["weight"], tensors["bias"]
+        self.layer.moving_mean, self.layer.moving_variance = tensors["running_mean"], tensors["running_var"]
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class BatchNormOfOneRow(blocks.BatchNorm):
+    """The kernel of nn.BatchNorm1d in train mode, whatever the number of rows."""
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
+        return self.trained(xs[0])
+
+
+class LSTM(Differentiated):
+    """nn.LSTM(dtype=float64)."""
+
+    def bind(self, tensors: blocks.Tensors) -> None:
+        self.layer = nn.LSTM(tensors["weight_ih_l0"].shape[1], self.node["hidden"], dtype=self.dtype)
+        for key, name in (("w_ih", "weight_ih"), ("w_hh", "weight_hh"), ("b_ih", "bias_ih"), ("b_hh", "bias_hh")):
+            setattr(self.layer, f"{key}_list", ParameterTuple([tensors[f"{name}_l0"]]))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.layer(x)[1][0][0]  # (T, B, D) -> (B, H)
+
+
+def batch_norm_cell() -> Replacements:
+    return [(model.BLOCKS, "batch_norm", BatchNorm)]
+
+
+def batch_norm_of_one_row() -> Replacements:
+    return [(model.BLOCKS, "batch_norm", BatchNormOfOneRow)]
+
+
+def lstm_float64() -> Replacements:
+    return [(model.BLOCKS64, "lstm", LSTM)]
+
+
+def differentiated() -> Replacements:
+    """The framework's own differentiation in the place of our ways back, of blocks that use their tensors directly."""
+    return [(table, kind, type(table[kind].__name__, (Differentiated, table[kind]), {}))
+            for table in (model.BLOCKS, model.BLOCKS64) for kind in ("linear", "lstm", "concat", "outer_product")]
+
+
+def _adam(make: Make) -> Replacements:
+    """Groups step by an Adam of their own, in which each parameter is one."""
+    def step(self: optimizer.Group, gradients: Sequence[Tensor], count: int, rate: float) -> None:
+        parameters = []
+        for p in self.value.parameters:
+            last = ".".join(p.name.split(".")[-2:])
+            parameters.append(Parameter(Tensor(to_numpy(self.value.view(p.name))),
+                                        name=p.name.replace(last, RENAMED.get(last, last))))
+        adam = make(parameters, rate, self.decay)
+        adam(tuple(gradient.view(p.shape) for gradient, p in zip(gradients, parameters, strict=True)))
+        for flat, found in ((self.value, parameters), (self.exp_avg, getattr(adam, "moment1", ())),
+                            (self.exp_avg_sq, getattr(adam, "moment2", ()))):
+            if found:
+                ops.assign(flat.value, Tensor(np.concatenate([to_numpy(tensor).ravel() for tensor in found])))
+
+    return [(optimizer.Group, "step", step)]
 
 
 def adam() -> Replacements:
-    """nn.Adam with two groups."""
-    return _adam(lambda self, parts: nn.Adam([
-        {"params": parts[name], "lr": group.rate, "weight_decay": _decay(self)}
-        for name, group in self.groups.items()]))
+    """nn.Adam, each group as a group."""
+    return _adam(lambda parameters, rate, decay: nn.Adam([{"params": parameters, "lr": rate, "weight_decay": decay}]))
+
+
+def adam_of_a_plain_list() -> Replacements:
+    """nn.Adam with a plain list of parameters."""
+    return _adam(lambda parameters, rate, decay: nn.Adam(parameters, rate, weight_decay=decay))
+
+
+def mint_adam() -> Replacements:
+    """mint.optim.Adam, the one that is modelled on torch's."""
+    return _adam(lambda parameters, rate, decay: mint.optim.Adam(parameters, rate, weight_decay=decay))
 
 
 def adam_kernel() -> Replacements:
@@ -57,109 +110,67 @@ def adam_kernel() -> Replacements:
     return [(optimizer, "assign_add", lambda moment, missing: None)]
 
 
-def adam_of_a_plain_list() -> Replacements:
-    """nn.Adam with a list of all parameters and one rate, the one of `others`."""
-    return _adam(lambda self, parts: nn.Adam(parts["factors"] + parts["others"], self.groups["others"].rate,
-                                             weight_decay=_decay(self)))
-
-
-def mint_adam() -> Replacements:
-    """mint.optim.Adam, the one that is modelled on torch's."""
-    return _adam(lambda self, parts: mint.optim.Adam([
-        {"params": parts[name], "lr": group.rate} for name, group in self.groups.items()], weight_decay=_decay(self)))
-
-
 def statistics_in_adam() -> Replacements:
     """The running statistics handed to nn.Adam too, with weight decay; their gradients are zero."""
-    backward = session.MindSporeSession._backward
+    def default(graph: Graph, network: model.Network, dtype: mindspore.dtype) -> GroupedAdam[Tensor]:
+        made = optimizer.make_optimizer(graph, network, dtype)
+        statistics = [flat.value for flat in network.flats[STATISTICS]]
+        others = next(group for group in graph.groups if group.name == OTHERS)
+        zeros, step = tuple(ops.zeros_like(one) for one in statistics), made.step
+        for one in statistics:
+            one.requires_grad = True
+        adam = nn.Adam([{"params": statistics, "lr": others.rate, "weight_decay": others.decay}])
 
-    def default(self: Any, *batch: Any) -> tuple[Tensor, Any]:
-        result = backward(self, *batch)
-        tensors = list(self.network.statistics.values())
-        if not hasattr(self, "extra"):
-            for number, tensor in enumerate(tensors):
-                tensor.name, tensor.requires_grad = f"statistic{number}", True
-            self.extra = nn.Adam([{"params": tensors, "lr": self.optimizer.groups["others"].rate,
-                                   "weight_decay": _decay(self.optimizer)}])
-        self.extra(tuple(ops.zeros_like(tensor) for tensor in tensors))
-        return result
+        def both(gradients: Sequence[Tensor], rates: F64) -> None:
+            step(gradients, rates)
+            adam(zeros)
 
-    return [(session.MindSporeSession, "_backward", default)]
+        made.step = both
+        return made
 
-
-def lstm_float64() -> Replacements:
-    """nn.LSTM(dtype=float64), and its gradients by MindSpore's automatic differentiation."""
-    def forward(self: Any, x: Tensor, weights: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
-        cell = nn.LSTM(weights[0].shape[1], weights[1].shape[1], dtype=mindspore.float64)
-        for parameter, value in zip(cell.trainable_params(), weights, strict=True):
-            ops.assign(parameter, Tensor(to_numpy(value)))
-        return cell(x)[1][0][0], (cell, x)
-
-    def backward(self: Any, dh: Tensor, saved: Any) -> list[Tensor]:
-        cell, x = saved
-        slope = mindspore.grad(lambda: (cell(x)[1][0][0] * dh).sum(), None, cell.trainable_params())
-        return [gradient.view(-1) for gradient in slope()]
-
-    return [(precision.Kernels64, "lstm", forward), (precision.Kernels64, "lstm_grad", backward)]
-
-
-def batch_norm_cell() -> Replacements:
-    """nn.BatchNorm1d as it comes: a cell starts in evaluation mode."""
-    def default(self: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
-                train: bool) -> tuple[Tensor, Any]:
-        cell = nn.BatchNorm1d(x.shape[1], gamma_init=Tensor(to_numpy(weight)), beta_init=Tensor(to_numpy(bias)),
-                              moving_mean_init=Tensor(to_numpy(mean)), moving_var_init=Tensor(to_numpy(var)))
-        y = cell(x)
-        for running, moved in ((mean, cell.moving_mean), (var, cell.moving_variance)):
-            ops.assign(running, moved)
-        return y, (y,)
-
-    return [(precision.Kernels, "batch_norm", default)]
-
-
-def batch_norm_of_one_row() -> Replacements:
-    """The kernel of nn.BatchNorm1d in train mode, whatever the number of rows."""
-    def default(self: Any, x: Tensor, *rest: Any) -> tuple[Tensor, Any]:
-        return self._batch_norm_train(x, *rest[:-1])  # type: ignore[no-any-return]
-
-    return [(precision.Kernels, "batch_norm", default)]
+    return [(session, "make_optimizer", default)]
 
 
 def float_constants() -> Replacements:
     """Python floats beside float64 tensors."""
-    return [(precision, "constant", lambda value, dtype: value)]
+    return [(blocks64, "constant", lambda value, dtype: value)]
 
 
 def writing_to_views() -> Replacements:
     """A tensor's in-place methods on views, instead of an assignment to what they are views of."""
-    def default(self: Flat, arrays: dict[str, Array]) -> None:
-        for name, view in self.views.items():
-            view.add_(Tensor(turn(name, arrays[name]), view.dtype) - view)
+    def default(self: state.Flat, arrays: Mapping[str, Array]) -> None:
+        for p in self.parameters:
+            view = self.view(p.name)
+            view.add_(Tensor(to_own(self.layouts, p.layout, arrays[p.name]), view.dtype) - view)
 
     return [(state.Flat, "write", default)]
 
 
 def mean_loss() -> Replacements:
     """Both losses with their default reduction."""
-    def default(output: Tensor, label: Tensor, task: str, kernels: Any) -> tuple[Tensor, Tensor]:
-        loss = ops.cross_entropy if task == "classification" else ops.l1_loss
-        return loss(output.float(), label.float()), output
+    def default(loss: Loss, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        mean = ops.cross_entropy if loss.kind == "cross_entropy" else ops.l1_loss
+        found: tuple[Tensor, Tensor] = mindspore.value_and_grad(lambda y: mean(y, label))(output)
+        return found
 
-    return [(session, "summed_loss", default)]
+    return [(session, "loss_of_batch", default)]
 
 
 def l1_loss() -> Replacements:
     """ops.l1_loss on float64."""
-    return [(session, "summed_loss", lambda output, label, task, kernels: (ops.l1_loss(output, label, "sum"), output))]
+    def default(loss: Loss, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        return ops.l1_loss(output, label, "sum"), ops.sign(output - label)
+
+    return [(session, "loss_of_batch", default)]
 
 
 def log_softmax() -> Replacements:
     """Cross-entropy by ops.log_softmax on float64."""
-    def default(self: Any, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def default(output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         logs = ops.log_softmax(output, -1)
         return -(logs * label).sum(1), ops.exp(logs) - label
 
-    return [(precision.Kernels64, "cross_entropy", default)]
+    return [(losses, "entropy64", default)]
 
 
 def compile_with_parameter_in_construct() -> str:

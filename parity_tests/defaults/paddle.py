@@ -10,79 +10,83 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from backends.paddle import model, optimizer, session, state
-from core.randomness import Array
+from backends.paddle import blocks, model, optimizer, precision, session, state
+from backends.paddle.kernels import Place
+from core.common.arrays import Array
+from core.models.graph import Node
+from core.runtime.layouts import Layout
+from core.training.losses import Loss
 from parity_tests.defaults import Replacements
 
-Groups = Callable[[list[Any], list[float]], dict[str, Any]]  # tensors and rates -> arguments of Adam
+Arguments = Callable[[Any, float], dict[str, Any]]  # a group's tensor and rate -> arguments of Adam
+
+
+class BatchNorm(nn.BatchNorm1D):
+    """The layer as it comes: biased running variance, eps in float32, and no care for a single row.
+
+    The network gives it its parameters.
+    """
+
+    def __init__(self, node: Node, tensors: blocks.Tensors, place: Place) -> None:
+        super().__init__(*node.output.shape)
+        self._mean.data, self._variance.data = tensors["running_mean"], tensors["running_var"]
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        (self.train if train else self.eval)()
+        return super().forward(xs[0])
 
 
 def batch_norm() -> Replacements:
-    """nn.BatchNorm1D's function: biased running variance, eps in float32."""
-    def default(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, train: bool) -> Tensor:
-        return F.batch_norm(x, mean, variance, weight, bias, training=train)
-
-    return [(model, "batch_norm", default)]
+    return [(model.BLOCKS, "batch_norm", BatchNorm)]
 
 
-def batch_norm_of_one_row() -> Replacements:
-    """The same in train mode, whatever the number of rows."""
-    def default(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, train: bool) -> Tensor:
-        return F.batch_norm(x, mean, variance, weight, bias, training=True)
-
-    return [(model, "batch_norm", default)]
-
-
-def _adam(groups: Groups) -> Replacements:
-    def step(self: Any, gradients: Sequence[Tensor]) -> None:
-        self.steps += 1
-        tensors = []
-        for name, group in self.groups.items():
-            tensor = paddle.base.framework.EagerParamBase.from_tensor(group.flat.clone(), trainable=True)
-            tensor.grad = paddle.concat([gradients[i].reshape([-1]) for i in self.places[name]])
-            tensors.append(tensor)
-        adam = paddle.optimizer.Adam(weight_decay=self.weight_decay,
-                                     **groups(tensors, [group.rate for group in self.groups.values()]))
+def _adam(arguments: Arguments) -> Replacements:
+    def step(self: optimizer.Group, gradients: Sequence[Tensor], count: int, rate: float) -> None:
+        tensor = paddle.base.framework.EagerParamBase.from_tensor(self.value.value.clone(), trainable=True)
+        tensor.grad = paddle.concat([gradient.reshape([-1]) for gradient in gradients])
+        adam = paddle.optimizer.Adam(weight_decay=self.decay, **arguments(tensor, rate))
         adam.step()
         kept = adam.state_dict()
-        for tensor, group in zip(tensors, self.groups.values(), strict=True):
-            paddle.assign(tensor.detach(), group.flat)
-            paddle.assign(kept[f"{tensor.name}_moment1_0"], group.exp_avg)
-            paddle.assign(kept[f"{tensor.name}_moment2_0"], group.exp_avg_sq)
+        for flat, found in ((self.value, tensor.detach()), (self.exp_avg, kept[f"{tensor.name}_moment1_0"]),
+                            (self.exp_avg_sq, kept[f"{tensor.name}_moment2_0"])):
+            paddle.assign(found, flat.value)
 
-    return [(optimizer.GroupedAdam, "step", step)]
+    return [(optimizer.Group, "step", step)]
 
 
 def adam_with_lr_groups() -> Replacements:
     """Groups as torch has them, with the key `lr`."""
-    return _adam(lambda tensors, rates: {"parameters": [
-        {"params": [tensor], "lr": rate} for tensor, rate in zip(tensors, rates, strict=True)]})
+    return _adam(lambda tensor, rate: {"parameters": [{"params": [tensor], "lr": rate}]})
 
 
 def adam_with_learning_rate_groups() -> Replacements:
     """The key that Paddle knows, with the rates themselves as its values."""
-    return _adam(lambda tensors, rates: {"parameters": [
-        {"params": [tensor], "learning_rate": rate} for tensor, rate in zip(tensors, rates, strict=True)]})
+    return _adam(lambda tensor, rate: {"parameters": [{"params": [tensor], "learning_rate": rate}]})
 
 
 def adam_kernel() -> Replacements:
     """Paddle's Adam with its rates right: multipliers of a base rate of 1."""
-    return _adam(lambda tensors, rates: {"learning_rate": 1.0, "parameters": [
-        {"params": [tensor], "learning_rate": rate} for tensor, rate in zip(tensors, rates, strict=True)]})
+    return _adam(lambda tensor, rate: {"learning_rate": 1.0,
+                                       "parameters": [{"params": [tensor], "learning_rate": rate}]})
 
 
 def linear_layout() -> Replacements:
-    """torch's (out, in) weights of the square layer taken as they are: its shape says nothing."""
-    return [(state, "TRANSPOSED", ("linear_1.weight", "linear_3.weight"))]
+    """torch's (out, in) weights of the square layers taken as they are: their shape says nothing."""
+    own, neutral = state.LAYOUTS["matrix"]
+
+    def square(array: Array) -> bool:
+        return array.shape[0] == array.shape[1]
+
+    return [(state.LAYOUTS, "matrix", Layout(lambda array: array if square(array) else own(array),
+                                             lambda array, shape: array if square(array) else neutral(array, shape)))]
 
 
 def mean_loss() -> Replacements:
     """Both losses with their default reduction."""
-    def default(output: Tensor, label: Tensor) -> Tensor:
-        loss: Tensor = F.cross_entropy(output, label) if label.dtype == paddle.int64 else F.l1_loss(output, label)
-        return loss
+    def default(loss: Loss, output: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(output, label) if loss.kind == "cross_entropy" else F.l1_loss(output, label)
 
-    return [(session, "summed_loss", default)]
+    return [(session, "loss_of_batch", default)]
 
 
 def lstm_names() -> list[str]:
@@ -92,7 +96,7 @@ def lstm_names() -> list[str]:
 
 def nothing_refused() -> Replacements:
     """A session that takes any mixed precision."""
-    return [(session, "check_precision", lambda config: None)]
+    return [(precision, "check_precision", lambda config: None)]
 
 
 def autocast_dtype() -> str:

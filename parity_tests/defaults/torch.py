@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,35 +11,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backends.torch import model, precision, session
-from core.randomness import Array
+from backends.torch import blocks, kernels, model, precision, session
+from core.common.arrays import Array
+from core.models.graph import Node
+from core.training.losses import Loss
 from parity_tests.defaults import Replacements
-from parity_tests.divergences import Altered
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """The layer as it comes; the network gives it its tensors. In train mode it refuses a single row."""
+
+    def __init__(self, node: Node, tensors: blocks.Tensors) -> None:
+        super().__init__(*node.output.shape)
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        self.train(train)
+        return super().forward(xs[0])
+
+
+class LSTM(blocks.LSTM):
+    """`squeeze()` on the last hidden state (1, B, H), as in the original: (H,) for one row."""
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return kernels.lstm(xs[0], self.weights, train)[1].squeeze()
 
 
 def batch_norm() -> Replacements:
-    """nn.BatchNorm1d's function in train mode, whatever the number of rows."""
-    def default(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, train: bool, *_: Any) -> Tensor:
-        return F.batch_norm(x, mean, var, weight, bias, training=True)
-
-    return [(model, "torch", Altered(torch, batch_norm=default))]
+    return [(model.BLOCKS, "batch_norm", BatchNorm)]
 
 
 def bare_squeeze() -> Replacements:
-    """`squeeze()` on the last hidden state (1, B, H), as in the original: (H,) for one row."""
-    def default(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        y, last, cell = torch.lstm(*args)
-        return y, last.squeeze().unsqueeze(0), cell
-
-    return [(model, "torch", Altered(torch, lstm=default))]
+    return [(model.BLOCKS, "lstm", LSTM)]
 
 
 def mean_loss() -> Replacements:
     """Both losses with their default reduction."""
-    def default(output: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(output, label) if label.dtype == torch.int64 else F.l1_loss(output, label)
+    def default(loss: Loss, output: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(output, label) if loss.kind == "cross_entropy" else F.l1_loss(output, label)
 
-    return [(session, "summed_loss", default)]
+    return [(session, "loss_of_batch", default)]
 
 
 def float16_autocast() -> Replacements:
@@ -46,12 +57,12 @@ def float16_autocast() -> Replacements:
     def default(config: Any) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if config.amp_level == "O0" else torch.autocast("cpu", dtype=torch.float16)
 
-    return [(session, "autocast", default), (precision, "autocast", default)]
+    return [(precision, "autocast", default)]
 
 
 def nothing_refused() -> Replacements:
     """No look at what this CPU can do."""
-    return [(session, "check_precision", lambda config: None)]
+    return [(precision, "check_precision", lambda graph, config: None)]
 
 
 def softmax_without_axis(scores: Array) -> Array:

@@ -1,15 +1,19 @@
 """Faults put into one backend at a time: the ladder has to find each and to name that backend, no other.
 
-Each framework's file has a function per fault, which returns replacements as parity_tests.defaults has them.
+Each framework's file has a function per fault, which returns replacements as parity_tests.defaults has them: mostly
+another block in the table.
 `python -m parity_tests.mutations` climbs the whole ladder with each and prints a table.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-Replacements = list[tuple[Any, str, Any]]
+from core.models.graph import OTHERS, Graph, Node
+from parity_tests.defaults import Replacements
+from parity_tests.divergences import Altered
+
 OFF = 1.3e-5  # what 1 - beta2 misses when beta2 was rounded to float32
 
 
@@ -34,12 +38,25 @@ FAULTS = {
 }
 
 
-def swapped(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor of LMF that lets the first two factors change places."""
-    def made(self: Any, *args: Any) -> None:
-        init(self, *args)
-        first, second, *rest = self.factors
-        self.factors = (second, first, *rest)
+def exchanged(table: dict[str, Any], kind: str, block: Any) -> Callable[[], Replacements]:
+    """The fault of another block in the table."""
+    return lambda: [(table, kind, block)]
+
+
+def swapped(fusion: Callable[..., Any]) -> Callable[..., Any]:
+    """LMF's fusion with the first two factors in each other's place."""
+    def made(node: Node, *args: Any) -> Any:
+        first, second, *rest = node["factors"]
+        return fusion(replace(node, options={**node.options, "factors": (second, first, *rest)}), *args)
+
+    return made
+
+
+def decaying_others(make: Callable[..., Any]) -> Callable[..., Any]:
+    """An optimizer that decays the group `others` alone."""
+    def made(graph: Graph, *args: Any) -> Any:
+        groups = tuple(group if group.name == OTHERS else replace(group, decay=0.0) for group in graph.groups)
+        return make(replace(graph, groups=groups), *args)
 
     return made
 
@@ -47,11 +64,11 @@ def swapped(init: Callable[..., None]) -> Callable[..., None]:
 def in_train_mode(predict: Callable[..., Any]) -> Callable[..., Any]:
     """A session's `predict` whose network is in train mode."""
     def made(self: Any, split: str) -> Any:
-        forward = self.network.forward
-        self.network.forward = lambda inputs, masks, train: forward(inputs, masks, True)
+        network = self.network
+        self.network = Altered(network, run=lambda inputs, masks, train: network.run(inputs, masks, True))
         try:
             return predict(self, split)
         finally:
-            del self.network.forward
+            self.network = network
 
     return made

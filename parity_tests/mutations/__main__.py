@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from core.backend import BACKENDS, missing_reason
-from core.worker import Worker
+from core.runtime.backend import BACKENDS, missing_reason
+from core.runtime.worker import Worker
 from parity.ladder import RUNGS
 from parity_tests.mutations import FAULTS
 from parity_tests.mutations.climbing import accused, climbed

@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from core.config import make_config
-from core.models import InputDims, build_spec
-from core.state import initial_state
-from core.worker import Worker
+from core.config import build_graph, make_config
+from core.data.published import feature_inputs
+from core.runtime.worker import Worker
+from core.training.state import initial_state
 from parity.ground import DECAY, Ground
 from parity.ladder import Rung, climb, subject
 from parity_tests.conftest import SIZES, make_arrays
@@ -23,9 +23,9 @@ VALUES = {"dataset": "iemocap", "audio_hidden": 4, "video_hidden": 4, "text_hidd
 def ground(precision: str) -> Ground:
     """21 rows, in batches of 8 with a ragged last one."""
     config = make_config({**VALUES, "precision": precision})
-    spec = build_spec(config, InputDims(**SIZES))
-    arrays = make_arrays(spec, precision)
-    return Ground(spec, config, initial_state(spec, 3, precision), arrays, arrays)
+    graph = build_graph(config, feature_inputs(**SIZES))
+    arrays = make_arrays(graph, precision)
+    return Ground(graph, config, initial_state(graph, 3, precision), arrays, arrays)
 
 
 def climbed(workers: Mapping[str, Worker], precision: str, rungs: Sequence[str], faulty: str | None = None,
@@ -36,7 +36,7 @@ def climbed(workers: Mapping[str, Worker], precision: str, rungs: Sequence[str],
         subjects = []
         for name, worker in workers.items():
             values = {**VALUES, "precision": precision}
-            sessions = [worker.open(f"mutation {key}", {**values, "weight_decay": decay}, common.spec.dims)
+            sessions = [worker.open(f"mutation {key}", {**values, "weight_decay": decay}, common.graph.inputs)
                         for key, decay in (("ladder", 0.0), ("decay", DECAY))]
             subjects.append(subject(name, *sessions, common))
         return [rung for name in rungs for rung in climb(name, subjects)]

@@ -1,82 +1,70 @@
-"""Faults in MindSpore."""
+"""Faults in MindSpore. Of blocks that float64 has its own of, there are two."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from mindspore import Tensor, ops
 
-from backends.mindspore import model, optimizer, precision, session
-from backends.mindspore.precision import constant, mul, sub
-from backends.mindspore.state import to_numpy
-from core.models import BATCHNORM_MOMENTUM
-from parity_tests.mutations import Replacements, in_train_mode, swapped
+from backends.mindspore import blocks, blocks64, fusion, kernels, model, optimizer, session
+from backends.mindspore.blocks import Saved
+from core.common.constants import BATCHNORM_MOMENTUM
+from parity_tests.defaults import Replacements
+from parity_tests.defaults.mindspore import adam_kernel
+from parity_tests.mutations import decaying_others, in_train_mode, swapped
+
+
+class SwappedGates(blocks.LSTM):
+    def joined(self) -> Tensor:
+        parts = (ops.chunk(weight, 4) for weight in (self.weight_ih, self.weight_hh, self.bias_ih + self.bias_hh))
+        return ops.concat([part.view(-1) for i, f, g, o in parts for part in (i, g, f, o)]).view(-1, 1, 1)
+
+
+class BiasedVariance:
+    """Before one of the two blocks."""
+
+    def trained(self: Any, x: Tensor) -> tuple[Tensor, Saved]:
+        kept = (1 - BATCHNORM_MOMENTUM) * self.running_var
+        found = super().trained(x)
+        ops.assign(self.running_var, kept + (self.running_var - kept) * ((len(x) - 1) / len(x)))
+        return found
+
+
+class UnscaledDropout(blocks.Dropout):
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
+        return super().forward((xs[0], ops.sign(xs[1])))
 
 
 def gate_order() -> Replacements:
-    def permuted(lstm: Any) -> Any:
-        def made(self: Any, x: Tensor, weights: tuple[Tensor, ...]) -> Any:
-            parts = (np.split(to_numpy(weight), 4) for weight in weights)
-            return lstm(self, x, tuple(Tensor(np.concatenate((i, g, f, o))) for i, f, g, o in parts))
-
-        return made
-
-    return [(kernels, "lstm", permuted(kernels.lstm)) for kernels in (precision.Kernels, precision.Kernels64)]
+    return [(model.BLOCKS, "lstm", SwappedGates),
+            (blocks64, "split_gates", lambda gates: [kernels.split_gates(gates)[place] for place in (0, 2, 1, 3)])]
 
 
 def biased_variance() -> Replacements:
-    batch_norm = precision.Kernels.batch_norm
-
-    def biased(self: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, train: bool) -> Any:
-        kept = (1 - BATCHNORM_MOMENTUM) * to_numpy(var)
-        found = batch_norm(self, x, weight, bias, mean, var, train)
-        if train:
-            moved = kept + (to_numpy(var) - kept) * (len(x) - 1) / len(x)
-            ops.assign(var, Tensor(moved, var.dtype))
-        return found
-
-    return [(precision.Kernels, "batch_norm", biased)]
+    return [(model.BLOCKS, "batch_norm", type("Biased", (BiasedVariance, blocks.BatchNorm), {})),
+            (model.BLOCKS64, "batch_norm", type("Biased64", (BiasedVariance, blocks64.BatchNorm64), {}))]
 
 
 def adam_eps() -> Replacements:
-    return [(optimizer, "ADAM_EPS", 1e-7)]
+    """`corrections` keeps what it made before."""
+    return [(optimizer, "ADAM_EPS", 1e-7), (optimizer, "corrections", optimizer.corrections.__wrapped__)]
 
 
 def swapped_factors() -> Replacements:
-    return [(model.LMF, "__init__", swapped(model.LMF.__init__))]
+    return [(table, "low_rank_fusion", swapped(fusion.LowRankFusion)) for table in (model.BLOCKS, model.BLOCKS64)]
 
 
 def decay_of_one_group() -> Replacements:
-    step = optimizer.GroupedAdam.step
-
-    def made(self: Any, gradients: dict[str, Tensor]) -> None:
-        if self.decay is not None:  # taken off where the step will add it
-            views = self.groups["factors"].flat.views
-            gradients = {name: sub(gradient, mul(views[name].view(-1), self.decay)) if name in views else gradient
-                         for name, gradient in gradients.items()}
-        step(self, gradients)
-
-    return [(optimizer.GroupedAdam, "step", made)]
+    return [(session, "make_optimizer", decaying_others(session.make_optimizer))]
 
 
 def mask_scale() -> Replacements:
-    forward = model.Network.forward
-
-    def unscaled(self: Any, inputs: Any, masks: dict[str, Tensor], train: bool) -> Any:
-        return forward(self, inputs, {name: Tensor(np.sign(to_numpy(mask))) for name, mask in masks.items()}, train)
-
-    return [(model.Network, "forward", unscaled)]
+    return [(table, "dropout", UnscaledDropout) for table in (model.BLOCKS, model.BLOCKS64)]
 
 
 def second_moment() -> Replacements:
-    """The kernel's own, without what is added here."""
-    init = optimizer.Group.__init__
-
-    def made(self: Any, *args: Any) -> None:
-        init(self, *args)
-        self.missing = constant(0, self.flat.value.dtype)
-
-    return [(optimizer.Group, "__init__", made)]
+    """That of MindSpore's own kernel."""
+    return adam_kernel()
 
 
 def predict_in_train_mode() -> Replacements:

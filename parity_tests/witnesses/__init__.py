@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.config import Config
+from core.common.arrays import Array
+from core.convert.lmf import LMF
 from core.convert.names import to_neutral
 from core.convert.readers import Source
-from core.models import ModelSpec
-from core.randomness import Array
+from core.models.graph import Graph
 
 Sizes = dict[str, Any]  # the arguments of LMF, those of its subnets in a tuple
 
@@ -31,17 +31,18 @@ class Seen:
     statistics: dict[str, Array]
 
 
-def sizes_of(spec: ModelSpec, config: Config) -> Sizes:
+def sizes_of(graph: Graph) -> Sizes:
     """What makes an LMF of the same shape."""
-    shapes = {p.name: p.shape for p in spec.parameters}
-    sizes: Sizes = {"rank": spec.rank, "output_dim": spec.output_dim}
-    for m in spec.modalities:
-        hidden = shapes[f"{m}_subnet.linear_1.weight"][0]
-        lstm = (spec.text_hidden,) if m == "text" else ()
-        sizes[m] = (spec.dims.of(m), *lstm, hidden, getattr(config, f"{m}_dropout"))
+    shapes = {p.name: p.shape for p in graph.parameters}
+    rates = {site.name: site.rate for site in graph.dropout_sites}
+    sizes: Sizes = {"rank": shapes["fusion_weights"][1], "output_dim": graph.task.outputs}
+    for one in graph.inputs:
+        name = f"{one.name}_subnet"
+        lstm = (shapes[f"{name}.rnn.weight_hh_l0"][1],) if one.layout == "sequence" else ()
+        sizes[one.name] = (one.width, *lstm, shapes[f"{name}.linear_1.weight"][0], rates.get(name, 0.0))
     return sizes
 
 
 def neutral(framework: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
     """Tensors under a framework's own names, as converted checkpoints are."""
-    return to_neutral(Source("a network", framework, tensors), Path(f"of {framework}"))
+    return to_neutral(Source("a network", framework, tensors), Path(f"of {framework}"), LMF)

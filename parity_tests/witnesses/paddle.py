@@ -9,8 +9,8 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from backends.paddle import lmf
-from core.plan import Batch
-from core.randomness import Array
+from core.common.arrays import Array
+from core.training.plan import Batch
 from parity_tests.witnesses import Seen, Sizes, neutral
 
 DROPOUT = {"audio": "drop", "video": "drop", "text": "dropout"}  # its name in the subnet

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backends.torch import lmf
-from core.plan import Batch
-from core.randomness import Array
+from core.common.arrays import Array
+from core.training.plan import Batch
 from parity_tests.witnesses import Seen, Sizes, neutral
 
 DROPOUT = {"audio": "drop", "video": "drop", "text": "dropout"}  # its name in the subnet

@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from core.errors import RunFailed, UserError, one_line
-from core.text import LONGEST
+from core.common.errors import RunFailed, UserError, one_line
+from core.common.text import LONGEST
 from tests.fuzz import faulty, formats, formats_runs
 from tests.fuzz.formats import Files, Format
 from tests.fuzz.mutate import damaged

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from core.errors import UserError
+from core.common.errors import UserError
 from tests.fuzz.formats import Format
 
 BELOW = b"cposix\nsystem\n(S'true'\ntR."

@@ -14,27 +14,26 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from core.checkpoint import load_checkpoint, save_checkpoint
-from core.config import make_config
+from core.common.arrays import Array
+from core.config import build_graph, changed, make_config, to_values
+from core.config.flags import read_values
 from core.convert import convert
 from core.data import load_dataset
+from core.data.published import feature_inputs
 from core.data.readers import read_published
 from core.data.unlabelled import read_unlabelled
-from core.flags import read_values
-from core.models import InputDims, build_spec
-from core.randomness import Array
-from core.tables.plan import run_name
-from core.trainer import full_state
+from core.studies.tables.plan import run_name
+from core.training.checkpoint import load_checkpoint, save_checkpoint
+from core.training.trainer import full_state
 from tests import published_files as foreign
 from tests.data_samples import content_of, to_bytes_keys
 from tests.fuzz.mutate import undigested, zipped
 from tests.test_checkpoint import make as make_checkpoint
 
 Files = dict[str, bytes]  # path below the case's folder -> content
-DIMS = InputDims(audio=4, video=3, text=6, steps=5)
+INPUTS = feature_inputs(audio=4, video=3, text=6, steps=5)
 SECONDS = 20
 MINDSPORE = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-MODALITIES = ("audio", "video", "text")
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,13 @@ def rezipped(raw: bytes) -> bytes:
 
 def configurations(_: Path) -> Format:
     texts = ["dataset: mosi\nrank: 4\nmodalities: [audio, text]\naudio_dropout: &d 0.25\nvideo_dropout: *d\n"
-             "learning_rate: 0.001\n", "# a comment\n" + json.dumps(make_config(
-                 {"dataset": "iemocap", "emotion": "sad", "model_path": "m"}).model_dump(mode="json")),
+             "learning_rate: 0.001\n", "# a comment\n" + json.dumps(to_values(make_config(
+                 {"dataset": "iemocap", "emotion": "sad", "model_path": "m"}))),
              "dataset: pom\namp_level: O1\nloss_scale: dynamic\nseed: 12\noutput_path: 'runs'\nepochs: null\n"]
 
     def read(_: int) -> None:
         config = make_config(*read_values({"config": "x.yaml"}))
-        build_spec(config, DIMS)
+        build_graph(config, INPUTS)
         run_name(config, "torch")
 
     return Format([{"x.yaml": text.encode()} for text in texts], {"x.yaml": "yaml"}, read)
@@ -95,7 +94,7 @@ def unlabelled(_: Path) -> Format:
                           {"x.pkl": pickle.dumps(arrays, 4)}, {"x.npz": rezipped(packed.getvalue())}]
 
     def read(seed: int) -> None:
-        read_unlabelled(Path(next(iter(seeds[seed]))), MODALITIES, DIMS, 4)
+        read_unlabelled(Path(next(iter(seeds[seed]))), INPUTS, 4)
 
     return Format(seeds, {"x.npz": "zip", "x.safetensors": "safetensors", "x.pkl": "pickle"}, read)
 
@@ -107,14 +106,14 @@ def store(folder: Path) -> Format:
     def write(place: Path) -> None:
         (place / "data").mkdir()
         (place / "data/mosi.pkl").write_bytes(pickle.dumps(content_of("mosi"), 2))
-        load_dataset(config.model_copy(update={"data_dir": place / "data", "store_dir": place / "store"}))
+        load_dataset(changed(config, {"data_dir": place / "data", "store_dir": place / "store"}))
 
     files = written(write, folder / "store")
     tensors = next(name for name in files if name.endswith(".safetensors"))
     manifest = json.loads(files["store/mosi.manifest.json"])
     manifest["source"]["stamp"] = [manifest["source"]["bytes"], 0, 0, 0]  # times and inodes are not the same twice
     files["store/mosi.manifest.json"] = json.dumps(manifest).encode()
-    wanted = load_dataset(config.model_copy(update={"data_dir": folder / "store/data", "store_dir": folder / "again"}))
+    wanted = load_dataset(changed(config, {"data_dir": folder / "store/data", "store_dir": folder / "again"}))
 
     def read(_: int) -> None:
         """Whatever became of the store, the data is that of the pickle."""
@@ -133,7 +132,7 @@ def checkpoints(folder: Path) -> Format:
 
     def read(_: int) -> None:
         checkpoint = load_checkpoint(Path("x.safetensors"))
-        full_state(checkpoint, checkpoint.spec, checkpoint.config)
+        full_state(checkpoint, checkpoint.graph, checkpoint.config)
 
     seed = written(write, folder / "checkpoint")
     older = {"x.safetensors": undigested(seed["x.safetensors"])}

@@ -7,26 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core import commands, search
-from core.checkpoint import load_checkpoint
-from core.config import make_config
+from core import commands
+from core.config import make_config, to_values
+from core.config.flags import make_parser, read_values
 from core.data import load_dataset
-from core.flags import make_parser, read_values
-from core.run_folder import RunFolder
-from core.search_confirm import open_confirmation
-from core.search_space import search_space
-from core.search_worker import Task, base_config, open_study, release_lost
-from core.selection import for_selection
-from core.tables.assemble import build_tables
-from core.tables.checks import data_key, split_finished
-from core.tables.equivalence import compare_backends
-from core.tables.figures import emotion, seven, sign
-from core.tables.frames import equivalence_sheet, table_sheet
-from core.tables.plan import distinct_runs, load_plan, refuse_mixture
-from core.tables.render import csv_text, latex, markdown
-from core.tables.request import parser, read_request
-from core.tables.results import load_entries
-from core.trainer import Trainer
+from core.data.tables import TABLES
+from core.studies import search
+from core.studies.search_confirm import open_confirmation
+from core.studies.search_space import search_space
+from core.studies.search_worker import Task, base_config, open_study, release_lost
+from core.studies.tables.assemble import build_tables
+from core.studies.tables.checks import data_key, split_finished
+from core.studies.tables.equivalence import compare_backends
+from core.studies.tables.figures import classes, rounded, sign
+from core.studies.tables.frames import equivalence_sheet, table_sheet
+from core.studies.tables.plan import distinct_runs, load_plan, refuse_mixture
+from core.studies.tables.render import csv_text, latex, markdown
+from core.studies.tables.request import parser, read_request
+from core.studies.tables.results import load_entries
+from core.training.checkpoint import load_checkpoint
+from core.training.run_folder import RunFolder
+from core.training.selection import for_selection
+from core.training.trainer import Trainer
 from tests.fuzz.formats import Format, written
 from tests.fuzz.mutate import undigested
 from tests.table_folders import finish, job, plan
@@ -50,7 +52,7 @@ def runs(folder: Path) -> Format:
     def read(_: int) -> None:
         config, path = commands._start("torch", {"resume": "run"})
         run = RunFolder(path or Path(), config)
-        trainer = Trainer(session, whole.spec, config, whole.dataset, run, "torch")
+        trainer = Trainer(session, whole.graph, config, whole.dataset, run, "torch")
         trainer.resume()
         load_checkpoint(run.best)
         for row in trainer.progress.history:
@@ -81,7 +83,7 @@ def tables(folder: Path) -> Format:
     damaged = {"plan.json": "json", "failures.json": "json", f"{first}/config.yaml": "yaml",
                f"runs/{jobs[5].run}/predictions_test.csv": "bytes",
                **{f"{first}/{name}": kind for name, kind in kinds.items()}}
-    files[f"{first}/config.yaml"] = json.dumps(make_config(jobs[0].values).model_dump(mode="json")).encode()
+    files[f"{first}/config.yaml"] = json.dumps(to_values(jobs[0].made)).encode()
     planned = distinct_runs([jobs[0]])
 
     def read(seed: int) -> None:
@@ -95,9 +97,9 @@ def tables(folder: Path) -> Format:
             if entry.run:
                 entry.run.history()
             if entry.run and entry.job.table == "mosi":
-                sign(entry.run), seven(entry.run)
+                sign(entry.run, TABLES["mosi"]), rounded(entry.run, TABLES["mosi"])
             if entry.run and entry.job.table == "iemocap":
-                emotion(entry.run)
+                classes(entry.run)
         refuse_mixture(here, load_plan(here))
         split_finished(here, planned, {data_key(planned[0].config): "f" * 64})
 

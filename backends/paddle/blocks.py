@@ -1,0 +1,110 @@
+"""The general blocks in Paddle: what core/models/blocks.py has in NumPy.
+
+A block is a layer; its parameters are registered in it by the network, under their neutral names. `forward(xs, train)`
+works on tensors that were looked up once, because at batch 16 attribute access costs as much as the arithmetic.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import paddle
+from paddle import Tensor, nn
+
+from backends.paddle import kernels
+from backends.paddle.kernels import Place, ops
+from core.common.constants import BATCHNORM_EPS, BATCHNORM_MOMENTUM
+from core.models.graph import DROPOUT, Node
+
+Tensors = Mapping[str, Tensor]
+
+
+class Block(nn.Layer):
+    """What every block has: its node, for print(network), and the place of new tensors."""
+
+    def __init__(self, node: Node, tensors: Tensors, place: Place) -> None:
+        super().__init__()
+        self.node, self.place = node, place
+        self.bind(tensors)
+
+    def bind(self, tensors: Tensors) -> None:
+        """Look up its own tensors by their last names."""
+
+    def extra_repr(self) -> str:
+        return f"{', '.join(f'{key}={value}' for key, value in self.node.options.items())} -> {self.node.output.shape}"
+
+
+class Linear(Block):
+    """(B, I) -> (B, O), with ReLU where the node says so. The weight is (I, O)."""
+
+    def bind(self, tensors: Tensors) -> None:
+        self.pair = tensors["weight"], tensors["bias"]
+        self.relu = self.node.options.get("activation") == "relu"
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        y = kernels.linear(xs[0], self.pair[0], self.pair[1])
+        return ops.relu(y) if self.relu else y
+
+
+class BatchNorm(Block):
+    """(B, A) -> (B, A). One row has no variance: it is normalised as in evaluation, and the statistics stay."""
+
+    def bind(self, tensors: Tensors) -> None:
+        self.affine = tensors["weight"], tensors["bias"]
+        self.statistics = tensors["running_mean"], tensors["running_var"]
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        x, (mean, variance) = xs[0], self.statistics
+        return batch_norm(x, self.affine[0], self.affine[1], mean, variance, train and len(x) > 1)
+
+
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, train: bool) -> Tensor:
+    """BatchNorm, (B, A) -> (B, A); with `train` by the batch's own statistics, updating `mean` and `variance` (A,).
+
+    Not Paddle's own kernel: that one keeps a biased running variance and rounds eps to float32 in float64 too.
+    """
+    if train:
+        batch_mean = ops.mean(x, [0], False)  # (A,)
+        centred = ops.subtract(x, batch_mean)
+        batch_variance = ops.mean(ops.square(centred), [0], False)  # (A,), biased
+        unbiased = len(x) / (len(x) - 1)
+        for running, batch, factor in ((mean, batch_mean, 1.0), (variance, batch_variance, unbiased)):
+            kernels.scale_(running, 1 - BATCHNORM_MOMENTUM)
+            ops.add_(running, kernels.scaled(batch.detach(), BATCHNORM_MOMENTUM * factor))
+        variance = batch_variance
+    else:
+        centred = ops.subtract(x, mean)
+    normal = ops.multiply(centred, ops.rsqrt(kernels.scaled(variance, 1.0, BATCHNORM_EPS)))
+    y: Tensor = ops.add(ops.multiply(normal, weight), bias)
+    return y
+
+
+class LSTM(Block):
+    """(T, B, D) -> the last hidden state (B, H), also for B = 1."""
+
+    def bind(self, tensors: Tensors) -> None:
+        self.weights = [tensors[f"{key}_l0"] for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        self.hidden = self.node["hidden"]
+        self.dropout_state = paddle.zeros([], "uint8")  # the kernel asks for one, and uses none at rate 0
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        last = kernels.lstm(xs[0], self.weights, self.dropout_state, self.hidden, train, self.place)[1]
+        h: Tensor = ops.reshape(last, [-1, self.hidden])  # (1, B, H) -> (B, H)
+        return h
+
+
+class Dropout(Block):
+    """A value and its mask."""
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return xs[0] * xs[1]
+
+
+class Concat(Block):
+    """(B, A), (B, C), ... -> (B, A + C + ...)."""
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        y: Tensor = ops.concat(list(xs), 1)
+        return y
+
+
+BLOCKS = {"linear": Linear, "batch_norm": BatchNorm, "lstm": LSTM, "concat": Concat, DROPOUT: Dropout}

@@ -1,0 +1,70 @@
+"""Paddle's own kernels (`paddle._C_ops`), which `paddle.nn` calls in the end, each with the reason to call it here.
+
+At batch 16 the argument checks of `paddle.nn` cost as much as the arithmetic. What is called by position says here what
+the positions mean; the rest of the backend calls `ops` by name where nothing has to be said.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import paddle
+from paddle import Tensor
+
+ops: Any = paddle._C_ops  # Any, because its type stubs lag behind
+Place = Any  # paddle.CPUPlace, paddle.CUDAPlace or paddle.CustomPlace: three classes without a base
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(B, I) -> (B, O), one kernel for product and sum; weight (I, O). The last two: factors of bias and product.
+
+    Its backward pass crashes unless all three inputs ask for gradients; those of frozen parameters do, too.
+    """
+    y: Tensor = ops.addmm(bias, x, weight, 1.0, 1.0)
+    return y
+
+
+def filled(like: Tensor, shape: Sequence[int], value: float, place: Place, like_axis: int = 0, axis: int = 0) -> Tensor:
+    """A tensor of `value` whose `axis` is as long as `like_axis` of `like`, also in a traced program."""
+    y: Tensor = ops.full_batch_size_like(like, list(shape), like.dtype, value, like_axis, axis, place)
+    return y
+
+
+def lstm(x: Tensor, weights: Sequence[Tensor], dropout_state: Tensor, hidden: int, train: bool,
+         place: Place) -> tuple[Tensor, Tensor]:
+    """One layer, (T, B, D) -> all hidden states (T, B, H) and the last one (1, B, H).
+
+    nn.LSTM's own kernel without its argument checks; arguments: row lengths, dropout state and rate, bidirectional,
+    sizes, layers, mode, seed, evaluation.
+    """
+    zeros = filled(x, [1, -1, hidden], 0.0, place, 1, 1)  # (1, B, H)
+    states, _, (last, _) = ops.rnn(x, [zeros, zeros], list(weights), None, dropout_state, 0.0, False, x.shape[2],
+                                   hidden, 1, "LSTM", 0, not train)
+    return states, last
+
+
+def scaled(x: Tensor, factor: float, offset: float = 0.0) -> Tensor:
+    """x * factor + offset. The last argument: the offset is added after."""
+    y: Tensor = ops.scale(x, factor, offset, True)
+    return y
+
+
+def scale_(x: Tensor, factor: float, offset: float = 0.0) -> Tensor:
+    """The same in place."""
+    y: Tensor = ops.scale_(x, factor, offset, True)
+    return y
+
+
+def total(x: Tensor, axes: Sequence[int] = ()) -> Tensor:
+    """The sum over `axes`, over all without. The last two: dtype as x, axes dropped."""
+    y: Tensor = ops.sum(x, list(axes), None, False)
+    return y
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """(B, C), int64 (B,) -> (B, 1).
+
+    Arguments: soft labels, softmax within, numerically stable, ignored index, axis.
+    """
+    y: Tensor = ops.cross_entropy_with_softmax(logits, ops.reshape(label, [-1, 1]), False, True, True, -100, -1)[1]
+    return y

@@ -1,0 +1,86 @@
+"""The general blocks in PyTorch: what core/models/blocks.py has in NumPy.
+
+A block is a module; its parameters are registered in it by the network, under their neutral names. `forward(xs, train)`
+works on tensors that were looked up once, because at batch 16 attribute access costs as much as the arithmetic.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backends.torch import kernels
+from core.models.graph import DROPOUT, Node
+
+Tensors = Mapping[str, Tensor]
+
+
+class Block(nn.Module):
+    """What every block has: its node, for print(network)."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self.node = node
+
+    def extra_repr(self) -> str:
+        return f"{', '.join(f'{key}={value}' for key, value in self.node.options.items())} -> {self.node.output.shape}"
+
+
+class Linear(Block):
+    """(B, I) -> (B, O), with ReLU where the node says so."""
+
+    def __init__(self, node: Node, tensors: Tensors) -> None:
+        super().__init__(node)
+        self.pair = tensors["weight"], tensors["bias"]
+        self.relu = node.options.get("activation") == "relu"
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        y = F.linear(xs[0], *self.pair)
+        return torch.relu(y) if self.relu else y
+
+
+class BatchNorm(Block):
+    """(B, A) -> (B, A). One row has no variance: it is normalised as in evaluation, and the statistics stay."""
+
+    def __init__(self, node: Node, tensors: Tensors) -> None:
+        super().__init__(node)
+        self.own = tuple(tensors[key] for key in ("weight", "bias", "running_mean", "running_var"))
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return kernels.batch_norm(xs[0], *self.own, train and len(xs[0]) > 1)
+
+
+class LSTM(Block):
+    """(T, B, D) -> the last hidden state (B, H), also for B = 1."""
+
+    def __init__(self, node: Node, tensors: Tensors) -> None:
+        super().__init__(node)
+        self.weights = tuple(tensors[f"{key}_l0"] for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return kernels.lstm(xs[0], self.weights, train)[1][0]  # (1, B, H) -> (B, H)
+
+
+class Dropout(Block):
+    """A value and its mask."""
+
+    def __init__(self, node: Node, tensors: Tensors) -> None:
+        super().__init__(node)
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return xs[0] * xs[1]
+
+
+class Concat(Block):
+    """(B, A), (B, C), ... -> (B, A + C + ...)."""
+
+    def __init__(self, node: Node, tensors: Tensors) -> None:
+        super().__init__(node)
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return torch.cat(tuple(xs), 1)
+
+
+BLOCKS = {"linear": Linear, "batch_norm": BatchNorm, "lstm": LSTM, "concat": Concat, DROPOUT: Dropout}

@@ -1,0 +1,132 @@
+"""The keys that every run has, whatever its model: training, hardware, output, beside those of the data.
+
+YAML keys, command line flags, `--help`, docs/configuration.md and the search space are all made from the fields below
+and those of the models (core/models).
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from core.common.keys import OneOf, Rate, Width, searched, split_names
+from core.data.keys import AnyPath, DataKeys, by_dataset
+from core.data.published import DATASETS
+from core.data.specs import DataSpec, LossKind, Reduction
+from core.models import MODELS
+
+RUN_PLACES = ("run_id", "signature", "output_path", "model_path")  # keys that name and place a run's folder
+
+
+def _frozen(value: Any) -> Any:
+    """Sorted, each once: the order says nothing. None and the empty text are no names."""
+    names = () if value is None or value == "" else split_names(value)
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return value
+    return tuple(sorted(set(names)))
+
+
+def _loss_scale(value: Any) -> Any:
+    try:
+        return value if value == "dynamic" else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("expected dynamic or a number") from None
+
+
+def _by_name(of: Callable[[DataSpec], object]) -> str:
+    """`MOSI 500, POM 500, IEMOCAP 100`."""
+    return ", ".join(f"{name.upper()} {of(spec)}" for name, spec in DATASETS.items())
+
+
+class ModelKeys(DataKeys):
+    """Which model, and what all models share."""
+
+    model: Annotated[str, OneOf(list(MODELS))] = Field(
+        "lmf", description="; ".join(f"{model.name}: {model.about}" for model in MODELS.values()))
+    output_dim: Width = Field(
+        default_factory=lambda given: DATASETS[given["dataset"]].task.outputs,
+        description=f"outputs (set by the data: {_by_name(lambda spec: spec.task.outputs)})")
+    frozen: Annotated[tuple[str, ...], BeforeValidator(_frozen)] = Field(
+        (), description="comma-separated names of parameters that stay as they were drawn: no step, no decay "
+                        "(fusion_weights,fusion_bias: the original's habit at the time of the paper)")
+
+
+class TrainingKeys(ModelKeys):
+    """How it is trained, and what selects the best epoch."""
+
+    loss: LossKind = Field(
+        default_factory=lambda given: DATASETS[given["dataset"]].task.losses[0],
+        description="what training minimises (default: l1 for scores, cross_entropy for classes, as the originals)")
+    loss_reduction: Reduction = Field("sum", description="over rows and outputs of a batch; the originals' is sum")
+    huber_delta: Rate = Field(1.0, description="where loss huber turns from squares to absolute values")
+    learning_rate: Rate = Field(0.001, description="Adam's rate for every parameter without a rate of its own",
+                                json_schema_extra=searched(0.0003, 0.0005, 0.001, 0.003))
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of all rates, step by step; cosine falls from the rate to 0 over all epochs")
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="L2 coupled into Adam's gradient, all parameters",
+        json_schema_extra=searched(0.0, 0.001, 0.002, 0.01))
+    batch_size: Width = Field(16, description="rows per step; the last, smaller batch is trained too",
+                              json_schema_extra=searched(4, 8, 16, 32, 64, 128))
+    epochs: Annotated[int, Field(ge=1)] = Field(
+        default_factory=by_dataset("epochs"),
+        description=f"most epochs (default: {_by_name(lambda spec: spec.defaults['epochs'])})")
+    patience: Annotated[int, Field(ge=1)] = Field(
+        20, description="stop after this many epochs without a better validation value")
+    selection: str = Field(
+        "loss", description="the validation value that chooses the best epoch: loss, or a metric such as Corr",
+        pattern=r"^[A-Za-z0-9 _-]+$")
+    selection_direction: Literal["min", "max", "auto"] = Field(
+        "auto", description="whether the lowest or the highest is the best; auto: what the metric means")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="decides initial weights, batch order and dropout masks")
+
+
+class HardwareKeys(TrainingKeys):
+    """Where it runs, in which precision."""
+
+    device: Literal["cpu", "cuda", "npu"] = Field("cpu", description="where the network runs")
+    precision: Literal["float32", "float64"] = Field("float32", description="dtype of weights and arithmetic")
+    amp_level: Literal["O0", "O1", "O2"] = Field("O0", description="mixed precision level; O0 is none")
+    loss_scale: Annotated[float | Literal["dynamic"], BeforeValidator(_loss_scale)] = Field(
+        1.0, description="static loss scale, or dynamic")
+    threads: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="CPU threads; PyTorch's last bits depend on it")
+
+
+class Config(HardwareKeys):
+    """One run, fully determined (together with the data): the keys of the run, and in a subclass those of its model.
+
+    `core.config.make_config` makes one of `core.config.schema(model)`, with every default filled in.
+    """
+
+    run_id: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="number of the run folder (default: the next free one)")
+    signature: str = Field(
+        "", description="name of the run folder (default: made of the data set and emotion)",
+        pattern=r"^[A-Za-z0-9._-]*$")
+    output_path: AnyPath = Field("runs", validate_default=True, description="folder that holds the run folders")
+    model_path: AnyPath | None = Field(
+        None, description="folder for checkpoints (default: inside the run folder)")
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Config:
+        """Refuse combinations without a meaning."""
+        task = self.described.task
+        if self.output_dim != task.outputs:
+            raise ValueError(f"output_dim = {self.output_dim}: {self.dataset} has {task.outputs} outputs; leave "
+                             "output_dim out")
+        if self.loss not in task.losses:
+            raise ValueError(f"loss = {self.loss!r}: {self.dataset} is a {task.kind}; use {' or '.join(task.losses)}")
+        if self.selection != "loss" and self.selection not in task.metrics:
+            raise ValueError(f"selection = {self.selection!r}: no validation value of {self.dataset}; use loss, "
+                             f"{', '.join(list(task.metrics)[:8])}")
+        if self.precision == "float64" and self.amp_level != "O0":
+            raise ValueError(f"amp_level = {self.amp_level!r}: mixed precision starts from float32; "
+                             "use precision float32 or amp_level O0")
+        if self.loss_scale != "dynamic" and not 0 < self.loss_scale <= 2**24:
+            raise ValueError(f"loss_scale = {self.loss_scale}: expected dynamic or a number in (0, {2**24}]")
+        if self.amp_level == "O0" and self.loss_scale != 1.0:
+            raise ValueError(f"loss_scale = {self.loss_scale}: needs amp_level O1 or O2, or leave it out")
+        return self

@@ -1,0 +1,61 @@
+"""What has to be known of a published network to find it in a file: its tensors, its settings, what its shapes tell."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.common.arrays import Array
+from core.config import Config
+from core.data.specs import InputSpec
+
+Tensors = Mapping[str, Array]
+Inputs = tuple[InputSpec, ...]
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Where a whole module keeps a dropout: in the `module` that drops, or the network's `attribute` it was made from.
+
+    input: the input that it belongs to; empty where it belongs to all.
+    """
+
+    module: str
+    attribute: str
+    input: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedNetwork:
+    """A kind of network of which others have published weights.
+
+    model: ours. classes: its module classes, in whatever Python module they stood. axes: our names of its tensors, and
+    how many axes each has. anchor: a tensor that every such network has; what stands before its name is a prefix of all
+    names. renamed: by framework, pattern -> our name; transposed: by framework, pattern of our names. reasons: why a
+    tensor can't be mapped -> pattern of its name. kind: which of these networks can be converted. dropouts: by our key;
+    norms: modules whose eps has to be ours; softmax: attribute that says whether outputs are probabilities. detect:
+    (tensors, path) -> keys of the configuration and inputs that the shapes tell, where sequences have one step; raises
+    UserError. shown: (configuration, inputs) -> the network's sizes in words.
+    """
+
+    title: str
+    model: str
+    classes: tuple[str, ...]
+    axes: Mapping[str, int]
+    anchor: str
+    renamed: Mapping[str, Mapping[str, str]]
+    transposed: Mapping[str, str]
+    reasons: Mapping[str, str]
+    kind: str
+    dropouts: Mapping[str, Dropout]
+    norms: tuple[str, ...]
+    softmax: str
+    detect: Callable[[Tensors, Path], tuple[dict[str, Any], Inputs]]
+    shown: Callable[[Config, Inputs], str]
+
+
+def listed(tensors: Tensors) -> str:
+    """At most six names, for a message."""
+    names = sorted(tensors)
+    return (", ".join(names[:6]) or "no tensor") + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -1,0 +1,83 @@
+"""The keys that choose the data."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from core.common.keys import Keys, OneOf, split_names
+from core.data.published import DATASETS
+from core.data.specs import DataSpec
+
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes; what file systems take
+INPUTS = tuple(dict.fromkeys(name for spec in DATASETS.values() for name in spec.names))
+PARTS = tuple(dict.fromkeys(part for spec in DATASETS.values() for part in spec.parts))
+WITH_PARTS = [spec.name for spec in DATASETS.values() if spec.parts]
+
+
+def _modalities(value: Any) -> Any:
+    """Different names, in the order of the data sets' inputs."""
+    names = split_names(value)
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return value
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"expected one to three different names out of {', '.join(INPUTS)}")
+    return tuple(sorted(names, key=lambda name: INPUTS.index(name) if name in INPUTS else len(INPUTS)))
+
+
+def path_that_can_be(value: Any) -> Any:
+    """A file may say what no file system takes; asked for it, the system would answer with an exception."""
+    if isinstance(value, (str, Path)):
+        try:
+            names = os.fsencode(value).split(b"/")
+        except UnicodeEncodeError:  # half of a pair of surrogates
+            raise ValueError("holds a character that no path can have") from None
+        if b"\0" in b"".join(names):
+            raise ValueError("holds a NUL, which no path can have")
+        if max(map(len, names)) > LONGEST_NAME or sum(map(len, names)) > LONGEST_PATH:
+            raise ValueError(f"is too long for a path: at most {LONGEST_NAME} bytes between two slashes, "
+                             f"{LONGEST_PATH} in all")
+    return value
+
+
+def by_dataset(key: str) -> Callable[[dict[str, Any]], Any]:
+    """The default of `key` where the data set decides it."""
+    return lambda given: DATASETS[given["dataset"]].defaults[key]
+
+
+AnyPath = Annotated[Path, BeforeValidator(path_that_can_be)]
+
+
+class DataKeys(Keys):
+    """Which data, from where, and how much of it."""
+
+    dataset: Annotated[str, OneOf(list(DATASETS))] = Field(description="data set and task")
+    emotion: Annotated[str, OneOf(PARTS)] | None = Field(
+        default_factory=lambda given: next(iter(DATASETS[given["dataset"]].parts), None),
+        description=f"{', '.join(map(str.upper, WITH_PARTS))} only: the emotion to detect "
+                    f"(the original's default: {PARTS[0]})")
+    data: Literal["published", "synthetic"] = Field(
+        "published", description="published: read DATA_DIR/<dataset>.pkl; synthetic: generate it")
+    data_dir: AnyPath = Field(Path("data"), description="folder of the published pickles, or one pickle file")
+    store_dir: AnyPath | None = Field(None, description="folder of the converted data (default: DATA_DIR/store)")
+    modalities: Annotated[tuple[Annotated[str, OneOf(INPUTS)], ...], BeforeValidator(_modalities)] = Field(
+        INPUTS, description="comma-separated; subnet and factor of one left out don't exist")
+    max_len: Annotated[int, Field(ge=1)] = Field(20, description="text steps kept, from the start")
+    synthetic_seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="seed of the synthetic data, apart from the run's own seed")
+
+    @field_validator("emotion")
+    @classmethod
+    def _only_where_there_are_parts(cls, value: str | None, info: ValidationInfo) -> str | None:
+        name = info.data.get("dataset")
+        if value is not None and name is not None and not DATASETS[name].parts:
+            raise ValueError(f"only dataset {' or '.join(WITH_PARTS)} has emotions; leave it out")
+        return value
+
+    @property
+    def described(self) -> DataSpec:
+        """The published description of the chosen inputs, with the task of the chosen emotion."""
+        return DATASETS[self.dataset].chosen(self.modalities).part(self.emotion)

@@ -1,0 +1,132 @@
+"""What a data set is, as data: its inputs, its task, where it comes from. Nothing outside core/data names one."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+Layout = Literal["rows", "sequence"]
+Direction = Literal["min", "max"]
+LossKind = Literal["l1", "mse", "huber", "cross_entropy"]
+Reduction = Literal["sum", "mean"]
+SENTIMENT = ("MAE", "Corr", "Has0_acc_2", "Has0_F1_score", "Non0_acc_2", "Non0_F1_score", "Has0_F1_score_swapped",
+             "Non0_F1_score_swapped", "Acc-7", "Mult_acc_7", "Mult_acc_5", "Mult_acc_3")
+TRAITS, CLASSES = ("MAE", "Corr", "Acc"), ("F1", "Acc-2")
+AXES: dict[Layout, tuple[str, ...]] = {"rows": ("width",), "sequence": ("steps", "width")}  # of a row
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input: `shape` of a row, float32 on disk. Layout `rows`: (width,); `sequence`: (steps, width).
+
+    keys: whose keys of the configuration it takes, where those are not of its own name.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layout: Layout = "rows"
+    keys: str = ""
+
+    @property
+    def settings(self) -> str:
+        """The name that its keys begin with."""
+        return self.keys or self.name
+
+    @property
+    def width(self) -> int:
+        """Features, of a row or of every step."""
+        return self.shape[-1]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted. `names`: one per output, or per class; `label_range`: bounds of a regression's labels.
+
+    A regression's label is (N, O) float32, that of a classification (N,) int64.
+    """
+
+    kind: Literal["regression", "classification"]
+    names: tuple[str, ...]
+    label_range: tuple[float, float] | None = None
+
+    @property
+    def outputs(self) -> int:
+        """Columns that a model gives: scores, or a logit per class."""
+        return len(self.names)
+
+    @property
+    def losses(self) -> tuple[LossKind, ...]:
+        """The losses that fit; the first is the originals'."""
+        return ("l1", "mse", "huber") if self.kind == "regression" else ("cross_entropy",)
+
+    @property
+    def metrics(self) -> dict[str, Direction]:
+        """Metric, as core.training.metrics names it -> whether the lowest or the highest is the best."""
+        if self.kind == "classification":
+            names: tuple[str, ...] = CLASSES
+        elif self.outputs == 1:
+            names = SENTIMENT
+        else:
+            names = (*TRAITS, *(f"{metric} {name}" for name in self.names for metric in TRAITS))
+        return {name: "min" if name.split(" ")[0] == "MAE" else "max" for name in names}
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published file: rows of train, valid and test; its size in bytes and its sha256."""
+
+    rows: tuple[int, int, int]
+    file_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set: as published in `core.data.published.DATASETS`, or as it was read, with its own widths.
+
+    reader: who reads its file (core.data.readers). defaults: keys whose default the data set decides; grids: what a
+    search tries where the data set has its own. parts: names of data sets in one file, each with a task of its own.
+    """
+
+    name: str
+    inputs: tuple[InputSpec, ...]
+    task: Task
+    reader: str = "splits"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    grids: Mapping[str, list[float]] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+    published: Published = Published((0, 0, 0), 0, "")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        return tuple(one.name for one in self.inputs)
+
+    def of(self, name: str) -> InputSpec:
+        """The input called `name`."""
+        return next(one for one in self.inputs if one.name == name)
+
+    def chosen(self, names: Sequence[str]) -> DataSpec:
+        """The same with the inputs `names` alone."""
+        return replace(self, inputs=tuple(one for one in self.inputs if one.name in names))
+
+    def part(self, name: str | None) -> DataSpec:
+        """The same with the task of a part; `X` stands for it in the names of outputs."""
+        names = tuple(output.replace("X", name) for output in self.task.names) if name else self.task.names
+        return replace(self, task=replace(self.task, names=names))
+
+    @property
+    def steps(self) -> int:
+        """Steps of its sequences; 0 without one."""
+        return next((one.shape[0] for one in self.inputs if one.layout == "sequence"), 0)
+
+    @property
+    def file(self) -> str:
+        """How to know the published file."""
+        return f"the published {self.name}.pkl ({self.published.file_bytes} bytes, sha256 {self.published.sha256})"
+
+    def way_out_of_damage(self, path: Path) -> str:
+        """For a file that is no whole pickle: under the published name it may be a broken copy of that one."""
+        published = f"; {self.file} can be fetched again" if path.name == f"{self.name}.pkl" else ""
+        return f"write it again with pickle.dump{published}"

@@ -1,0 +1,1 @@
+"""Tables of results beside published numbers: what others report, as data."""

@@ -1,0 +1,1 @@
+"""Training as data and decisions: the plan of an epoch, the loop, selection, state, checkpoint, run folder."""

@@ -1,0 +1,33 @@
+"""The kind `scale` in PyTorch, and what its tools see."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from backends.torch import blocks, model, session
+from core.config import make_config
+from core.models.graph import Graph, Node
+from parity_tests.defaults import Replacements
+
+
+class Scale(blocks.Block):
+    """(T, B, D) times a weight (D,)."""
+
+    def __init__(self, node: Node, tensors: blocks.Tensors) -> None:
+        super().__init__(node)
+        self.factor = (tensors["weight"],)
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return xs[0] * self.factor[0]
+
+
+def tools(graph: Graph, values: dict[str, Any]) -> tuple[list[str], str]:
+    """What the framework's own tools list and print of a network."""
+    network = session.open_session(graph, make_config(values)).network
+    return list(network.state_dict()), repr(network)
+
+
+def scale() -> Replacements:
+    return [(model.BLOCKS, "scale", Scale)]
