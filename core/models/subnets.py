@@ -78,8 +78,3 @@ def subnets(b: Builder, keys: SubnetKeys, data: DataSpec) -> list[Ref]:
                 x = b.add("linear", x, name=f"{name}.{layer}", out=net.out, activation="relu")  # (B, H)
         hidden.append(x)
     return hidden
-
-
-def used_keys(data: DataSpec) -> tuple[str, ...]:
-    """The beginnings of the keys that an input of `data` has a use for."""
-    return tuple(f"{one.settings}_" for one in data.inputs)

@@ -1,1 +1,1 @@
-"""The contract that every backend fulfils, the registry, worker processes, cores."""
+"""Sessions: what all backends share of them, the registry of backends, worker processes, cores."""
