@@ -18,7 +18,7 @@ from backends.mindspore.state import LAYOUTS, to_numpy
 from core.common.arrays import Array
 from core.config import Config
 from core.models.graph import Graph
-from core.runtime.session import Feeds, GraphSession
+from core.runtime.session import DeviceBatch, GraphSession
 from core.training.plan import EpochPlan
 
 
@@ -60,12 +60,12 @@ class MindSporeSession(GraphSession[Tensor]):
         """
         self.splits[split] = {name: self._typed(self.own(name, array)) for name, array in arrays.items()}
 
-    def part(self, split: str, start: int, stop: int) -> list[Tensor]:
+    def rows_of(self, split: str, start: int, stop: int) -> list[Tensor]:
         data = self.splits[split]
         return [Tensor(np.ascontiguousarray(data[one.name][:, start:stop] if one.layout == "sequence"
                                             else data[one.name][start:stop])) for one in self.graph.inputs]
 
-    def batches(self, plan: EpochPlan, first: int, last: int) -> Iterator[Feeds]:
+    def batches(self, plan: EpochPlan, first: int, last: int) -> Iterator[DeviceBatch]:
         """One tensor per input for all these steps, in batch order, and views into it.
 
         A tensor made from NumPy costs 0.2 ms at its first use, a view 0.01 ms.
@@ -84,10 +84,10 @@ class MindSporeSession(GraphSession[Tensor]):
                 steps = one.shape[0] if one.layout == "sequence" else 1
                 x = ops.narrow(tensor, 0, steps * start, steps * rows)
                 inputs.append(x.view(steps, rows, -1) if one.layout == "sequence" else x)  # (T B, D) -> (T, B, D)
-            yield Feeds(inputs, ops.narrow(label, 0, start, rows),
+            yield DeviceBatch(inputs, ops.narrow(label, 0, start, rows),
                         {name: ops.narrow(mask, self.row_axis(name), start, rows) for name, mask in masks.items()})
 
-    def differentiate(self, batch: Feeds) -> tuple[Tensor, Sequence[Tensor]]:
+    def differentiate(self, batch: DeviceBatch) -> tuple[Tensor, Sequence[Tensor]]:
         output, tape = self.network.forward(batch.inputs, batch.masks)
         losses, slope = loss_of_batch(self.loss, output, batch.label)
         gradients = self.network.backward(slope, tape)

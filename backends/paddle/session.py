@@ -21,7 +21,7 @@ from backends.paddle.state import LAYOUTS, to_numpy
 from core.common.arrays import Array
 from core.config import Config
 from core.models.graph import FROZEN, Graph
-from core.runtime.session import Feeds, GraphSession
+from core.runtime.session import DeviceBatch, GraphSession
 from core.training.plan import EpochPlan
 
 
@@ -68,20 +68,20 @@ class PaddleSession(GraphSession[Tensor]):
                 starts = paddle.arange(one.shape[0]) * self.rows[split]
                 kept[f"{one.name} starts"] = starts.unsqueeze(1)  # (T, 1), where each step begins
 
-    def part(self, split: str, start: int, stop: int) -> list[Tensor]:
+    def rows_of(self, split: str, start: int, stop: int) -> list[Tensor]:
         return self._gather(self.splits[split], paddle.arange(start, stop))
 
-    def batches(self, plan: EpochPlan, first: int, last: int) -> Iterator[Feeds]:
+    def batches(self, plan: EpochPlan, first: int, last: int) -> Iterator[DeviceBatch]:
         data, bounds = self.splits["train"], plan.bounds[first:last]
         sizes = [stop - start for start, stop in bounds]
         order = ops.split(paddle.to_tensor(plan.order[bounds[0][0]:bounds[-1][1]]), sizes, 0)
         masks = {name: ops.split(paddle.to_tensor(self.own(name, mask)), sizes, self.row_axis(name))
                  for name, mask in plan.masks(first, last).items()}
         for step, rows in enumerate(order):
-            yield Feeds(self._gather(data, rows), ops.gather(data["label"], rows, 0),
+            yield DeviceBatch(self._gather(data, rows), ops.gather(data["label"], rows, 0),
                         {name: parts[step] for name, parts in masks.items()})
 
-    def differentiate(self, batch: Feeds) -> tuple[Tensor, Sequence[Tensor]]:
+    def differentiate(self, batch: DeviceBatch) -> tuple[Tensor, Sequence[Tensor]]:
         with self.autocast():
             output = self.network.run(batch.inputs, batch.masks, True)
         if self.mixed:

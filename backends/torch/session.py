@@ -20,7 +20,7 @@ from backends.torch.state import LAYOUTS, to_numpy
 from core.common.arrays import Array
 from core.config import Config
 from core.models.graph import Graph
-from core.runtime.session import Feeds, GraphSession
+from core.runtime.session import DeviceBatch, GraphSession
 from core.training.plan import EpochPlan
 
 
@@ -61,19 +61,19 @@ class TorchSession(GraphSession[Tensor]):
                 starts = torch.arange(one.shape[0], device=self.device).unsqueeze(1)  # (T, 1)
                 kept[f"{one.name} starts"] = starts * self.rows[split]  # where each step begins
 
-    def part(self, split: str, start: int, stop: int) -> list[Tensor]:
+    def rows_of(self, split: str, start: int, stop: int) -> list[Tensor]:
         return self._gather(self.splits[split], torch.arange(start, stop, device=self.device))
 
-    def batches(self, plan: EpochPlan, first: int, last: int) -> Iterator[Feeds]:
+    def batches(self, plan: EpochPlan, first: int, last: int) -> Iterator[DeviceBatch]:
         data, size = self.splits["train"], plan.batch_size
         order = torch.from_numpy(plan.order[plan.bounds[first][0]:plan.bounds[last - 1][1]]).to(self.device)
         masks = {name: torch.from_numpy(self.own(name, mask)).to(self.device).split(size, self.row_axis(name))
                  for name, mask in plan.masks(first, last).items()}
         for step, rows in enumerate(order.split(size)):
-            yield Feeds(self._gather(data, rows), data["label"].index_select(0, rows),
+            yield DeviceBatch(self._gather(data, rows), data["label"].index_select(0, rows),
                         {name: parts[step] for name, parts in masks.items()})
 
-    def differentiate(self, batch: Feeds) -> tuple[Tensor, Sequence[Tensor]]:
+    def differentiate(self, batch: DeviceBatch) -> tuple[Tensor, Sequence[Tensor]]:
         with self.autocast():
             output = self.network.run(batch.inputs, batch.masks, True)
         loss = loss_of_batch(self.loss, output.to(self.dtype), batch.label)

@@ -28,7 +28,7 @@ T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
-class Feeds(NamedTuple):
+class DeviceBatch(NamedTuple):
     """A batch on the device: the inputs in the graph's order, the label, the masks by dropout site."""
 
     inputs: Sequence[Any]
@@ -86,15 +86,15 @@ class GraphSession(ABC, Generic[T]):
         """Keep a split in `splits`, in the backend's layout, as its batches are best gathered."""
 
     @abstractmethod
-    def part(self, split: str, start: int, stop: int) -> Sequence[T]:
+    def rows_of(self, split: str, start: int, stop: int) -> Sequence[T]:
         """The inputs of rows `start` to `stop` of a split."""
 
     @abstractmethod
-    def batches(self, plan: EpochPlan, first: int, last: int) -> Iterator[Feeds]:
+    def batches(self, plan: EpochPlan, first: int, last: int) -> Iterator[DeviceBatch]:
         """The batches of the steps `first` to `last` of an epoch over the training split."""
 
     @abstractmethod
-    def differentiate(self, batch: Feeds) -> tuple[T, Sequence[T]]:
+    def differentiate(self, batch: DeviceBatch) -> tuple[T, Sequence[T]]:
         """The loss of a batch in train mode, and its gradients in the order of the graph's trained parameters.
 
         In mixed precision the gradients are times the loss scale.
@@ -141,7 +141,7 @@ class GraphSession(ABC, Generic[T]):
     def predict(self, split: str) -> Array:
         rows = self.rows[split]
         with self.no_gradients(), self.autocast():
-            parts = (self.part(split, start, min(start + EVALUATION_ROWS, rows))
+            parts = (self.rows_of(split, start, min(start + EVALUATION_ROWS, rows))
                      for start in range(0, rows, EVALUATION_ROWS))
             outputs = [self.read(self.network.run(part, {}, False)) for part in parts]
         return np.concatenate(outputs).astype(self.config.precision, copy=False)
@@ -153,14 +153,14 @@ class GraphSession(ABC, Generic[T]):
             array = self.read(value)
             found[name] = to_neutral(self.layouts, ref.layout, array, (rows, *ref.shape))
 
-        feeds, rows = self._feeds(batch), len(next(iter(batch.inputs.values())))
+        placed, rows = self._placed(batch), len(next(iter(batch.inputs.values())))
         with self.no_gradients(), self._kept_statistics():
-            self.network.run(feeds.inputs, feeds.masks if train else {}, train, watch)
+            self.network.run(placed.inputs, placed.masks if train else {}, train, watch)
         return found
 
     def gradients(self, batch: Batch) -> tuple[float, dict[str, Array]]:
         with self._kept_statistics():
-            loss, gradients = self.differentiate(self._feeds(batch))
+            loss, gradients = self.differentiate(self._placed(batch))
             found = {p.name: self._neutral(p, gradient)
                      for p, gradient in zip(self.graph.trainable, gradients, strict=True)}
         return float(self.read_losses([loss])[0]), found
@@ -190,10 +190,10 @@ class GraphSession(ABC, Generic[T]):
         self.scaler.update(finite)
         return finite
 
-    def _feeds(self, batch: Batch) -> Feeds:
+    def _placed(self, batch: Batch) -> DeviceBatch:
         inputs = [self.place(self.own(name, batch.inputs[name])) for name in self.graph.input_names]
         masks = {name: self.place(self.own(name, mask)) for name, mask in batch.masks.items()}
-        return Feeds(inputs, self.place(batch.label), masks)
+        return DeviceBatch(inputs, self.place(batch.label), masks)
 
     def _flats(self) -> list[Flat[T]]:
         return [flat for flats in self.network.flats.values() for flat in flats]
