@@ -17,7 +17,6 @@ FILES = ("lmf", "blocks", "fusion", "kernels", "losses", "model", "optimizer", "
          "session", "deployment", "train", "evaluate", "infer", "export")
 LACKING = {("mindspore", "precision"): {"autocast", "unscale"}}  # it has no mixed precision here yet
 OWN_NAMES = ("kernels",)  # calls that a framework has no public name for: each its own
-OWN_FILES = {"mindspore": {"blocks64"}}  # what its kernels don't compute in float64
 PREFIXES = {"torch": "Torch", "mindspore": "MindSpore", "paddle": "Paddle"}
 
 
@@ -105,7 +104,7 @@ def test_backends_have_the_same_names(backend: str, file: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_have_no_files_of_their_own(backend: str) -> None:
     found = {path.stem for path in (ROOT / "backends" / backend).glob("*.py")} - {"__init__"}
-    assert found <= set(FILES) | OWN_FILES.get(backend, set())
+    assert found == set(FILES)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

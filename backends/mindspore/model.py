@@ -11,14 +11,14 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from backends.mindspore import blocks, blocks64, fusion
+from backends.mindspore import blocks, fusion
 from backends.mindspore.kernels import add
 from backends.mindspore.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
 from core.models.walk import Watch, backpropagate, execute, local_tensors, record, steps_of
 
 BLOCKS = {**blocks.BLOCKS, **fusion.BLOCKS}
-BLOCKS64 = {**BLOCKS, **blocks64.BLOCKS}
+BLOCKS64 = {**blocks.BLOCKS64, **fusion.BLOCKS}
 
 
 class Network(nn.Cell):

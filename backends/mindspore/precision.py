@@ -1,4 +1,4 @@
-"""Precision in MindSpore: float32 by its own kernels, float64 by operators that have it (blocks64.py)."""
+"""Precision in MindSpore: float32 by its own kernels, float64 by operators that have it (blocks.py, BLOCKS64)."""
 from __future__ import annotations
 
 import mindspore

@@ -7,7 +7,7 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 
-from backends.mindspore import blocks, blocks64, losses, model, optimizer, session, state
+from backends.mindspore import blocks, losses, model, optimizer, session, state
 from backends.mindspore.blocks import Differentiated, Saved
 from backends.mindspore.state import to_numpy
 from core.common.arrays import F64, Array
@@ -133,7 +133,7 @@ def statistics_in_adam() -> Replacements:
 
 def float_constants() -> Replacements:
     """Python floats beside float64 tensors."""
-    return [(blocks64, "constant", lambda value, dtype: value)]
+    return [(blocks, "constant", lambda value, dtype: value)]
 
 
 def writing_to_views() -> Replacements:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mindspore import Tensor, ops
 
-from backends.mindspore import blocks, blocks64, fusion, kernels, model, optimizer, session
+from backends.mindspore import blocks, fusion, kernels, model, optimizer, session
 from backends.mindspore.blocks import Saved
 from core.common.constants import BATCHNORM_MOMENTUM
 from parity_tests.defaults import Replacements
@@ -37,12 +37,12 @@ class UnscaledDropout(blocks.Dropout):
 
 def gate_order() -> Replacements:
     return [(model.BLOCKS, "lstm", SwappedGates),
-            (blocks64, "split_gates", lambda gates: [kernels.split_gates(gates)[place] for place in (0, 2, 1, 3)])]
+            (blocks, "split_gates", lambda gates: [kernels.split_gates(gates)[place] for place in (0, 2, 1, 3)])]
 
 
 def biased_variance() -> Replacements:
     return [(model.BLOCKS, "batch_norm", type("Biased", (BiasedVariance, blocks.BatchNorm), {})),
-            (model.BLOCKS64, "batch_norm", type("Biased64", (BiasedVariance, blocks64.BatchNorm64), {}))]
+            (model.BLOCKS64, "batch_norm", type("Biased64", (BiasedVariance, blocks.BatchNorm64), {}))]
 
 
 def adam_eps() -> Replacements:
