@@ -47,6 +47,7 @@ class MindSporeSession(GraphSession[Tensor]):
         network = Network(graph, self.dtype)
         super().__init__(graph, config, network, make_optimizer(graph, network, self.dtype))
         self.trained = [p.name for p in graph.trainable]
+        self.rooms: dict[str, Array] = {}  # where sequences are brought into the order of an epoch
 
     def place(self, array: Array) -> Tensor:
         return Tensor(self._typed(array))
@@ -75,17 +76,18 @@ class MindSporeSession(GraphSession[Tensor]):
         order = plan.order[before:bounds[-1][1]]
         label = Tensor(data["label"][order])
         masks = {name: Tensor(self._typed(self.own(name, mask))) for name, mask in plan.masks(first, last).items()}
-        whole = [Tensor(self._in_batches(data[one.name], order, [(a - before, b - before) for a, b in bounds])
-                        if one.layout == "sequence" else data[one.name][order]) for one in self.graph.inputs]
-        for start, stop in ((a - before, b - before) for a, b in bounds):
+        places = [(start - before, stop - before) for start, stop in bounds]
+        whole = [Tensor(self._in_batches(one.name, order, places) if one.layout == "sequence"
+                        else data[one.name][order]) for one in self.graph.inputs]
+        for start, stop in places:
             rows = stop - start
             inputs = []
             for one, tensor in zip(self.graph.inputs, whole, strict=True):
                 steps = one.shape[0] if one.layout == "sequence" else 1
                 x = ops.narrow(tensor, 0, steps * start, steps * rows)
                 inputs.append(x.view(steps, rows, -1) if one.layout == "sequence" else x)  # (T B, D) -> (T, B, D)
-            yield DeviceBatch(inputs, ops.narrow(label, 0, start, rows),
-                        {name: ops.narrow(mask, self.row_axis(name), start, rows) for name, mask in masks.items()})
+            cut = {name: ops.narrow(mask, self.row_axis(name), start, rows) for name, mask in masks.items()}
+            yield DeviceBatch(inputs, ops.narrow(label, 0, start, rows), cut)
 
     def differentiate(self, batch: DeviceBatch) -> tuple[Tensor, Sequence[Tensor]]:
         output, tape = self.network.forward(batch.inputs, batch.masks)
@@ -102,10 +104,18 @@ class MindSporeSession(GraphSession[Tensor]):
             array = np.eye(self.graph.task.outputs)[array]  # (N,) -> (N, C)
         return np.ascontiguousarray(array, self.config.precision)
 
-    def _in_batches(self, data: Array, order: Array, bounds: Sequence[tuple[int, int]]) -> Array:
-        """A sequence (T, N, D) as the batches (T B, D) of `order`, one after the other: (T rows, D)."""
+    def _in_batches(self, name: str, order: Array, bounds: Sequence[tuple[int, int]]) -> Array:
+        """A sequence (T, N, D) as the batches (T B, D) of `order`, one after the other: (T rows, D).
+
+        It lies in memory that is kept from epoch to epoch, for a Tensor copies it: new memory costs a page fault every
+        4 KiB.
+        """
+        data = self.splits["train"][name]
         steps, _, width = data.shape
-        found = np.empty((steps * len(order), width), self.config.precision)
+        size = steps * len(order)
+        if name not in self.rooms or len(self.rooms[name]) < size:
+            self.rooms[name] = np.empty((size, width), self.config.precision)
+        found = self.rooms[name][:size]
         for start, stop in bounds:
             part = found[steps * start:steps * stop]  # (T B, D)
             # "clip" writes to the target directly; all rows exist
