@@ -4,6 +4,9 @@ from __future__ import annotations
 import signal
 import threading
 
+import mindspore
+
+from backends.mindspore.kernels import add, constant
 from core.common.errors import UserError
 
 
@@ -16,7 +19,11 @@ def find_device(name: str) -> str:
 
 
 def restore_interrupt() -> None:
-    """Give Ctrl-C back to Python: from its first operator on, MindSpore answers it by killing the process."""
+    """Give Ctrl-C back to Python: from its first operator on, which runs here, MindSpore answers it by killing the
+    process.
+    """
+    zero = constant(0, mindspore.float32)
+    add(zero, zero)
     handler = signal.getsignal(signal.SIGINT)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, handler)

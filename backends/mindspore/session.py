@@ -32,9 +32,8 @@ def open_session(graph: Graph, config: Config) -> MindSporeSession:
     mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
     mindspore.set_device(find_device(config.device))
     mindspore.runtime.launch_blocking()
-    session = MindSporeSession(graph, config)
     restore_interrupt()
-    return session
+    return MindSporeSession(graph, config)
 
 
 class MindSporeSession(GraphSession[Tensor]):
