@@ -15,7 +15,7 @@ import numpy as np
 
 from core.common.arrays import Array
 from core.config import Config
-from core.models.graph import Graph, ParameterSpec, Ref
+from core.models.graph import STATISTICS, Graph, ParameterSpec, Ref
 from core.models.walk import Watch
 from core.runtime.layouts import Flat, Layouts, own_shape, read_all, to_neutral, to_own
 from core.runtime.optimizer import GroupedAdam
@@ -64,7 +64,7 @@ class GraphSession(ABC, Generic[T]):
     layouts: Layouts
     precision: Precision[T] | None = None  # a backend without one has O0 alone
 
-    def __init__(self, graph: Graph, config: Config, network: Any, optimizer: GroupedAdam[T]) -> None:
+    def __init__(self, graph: Graph, config: Config, network: Network, optimizer: GroupedAdam[T]) -> None:
         self.graph, self.config, self.network, self.optimizer = graph, config, network, optimizer
         self.loss, self.scaler = loss_of(config), LossScaler(config)
         self.mixed = config.amp_level != "O0"
@@ -206,7 +206,7 @@ class GraphSession(ABC, Generic[T]):
     @contextlib.contextmanager
     def _kept_statistics(self) -> Iterator[None]:
         """Put BatchNorm's running statistics back afterwards: a look must not change the state."""
-        flats = self.network.flats.get("statistics", ())
+        flats = self.network.flats.get(STATISTICS, ())
         kept = read_all(flats)
         try:
             yield
