@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backends.torch import kernels
+from core.common.constants import LAYERNORM_EPS
 from core.models.graph import DROPOUT, Node
 
 Tensors = Mapping[str, Tensor]
@@ -29,7 +30,7 @@ class Block(nn.Module):
 
 
 class Linear(Block):
-    """(B, I) -> (B, O), with ReLU where the node says so."""
+    """(B, I) -> (B, O), or (T, B, I) -> (T, B, O), with ReLU where the node says so."""
 
     def __init__(self, node: Node, tensors: Tensors) -> None:
         super().__init__(node)
@@ -52,15 +53,28 @@ class BatchNorm(Block):
         return kernels.batch_norm(xs[0], *self.own, train and len(xs[0]) > 1)
 
 
-class LSTM(Block):
-    """(T, B, D) -> the last hidden state (B, H), also for B = 1."""
+class LayerNorm(Block):
+    """(B, A) -> (B, A), or (T, B, A) -> (T, B, A): over the last axis."""
 
     def __init__(self, node: Node, tensors: Tensors) -> None:
         super().__init__(node)
+        self.pair = tensors["weight"], tensors["bias"]  # (A,) each
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return F.layer_norm(xs[0], self.pair[0].shape, *self.pair, LAYERNORM_EPS)
+
+
+class LSTM(Block):
+    """(T, B, D) -> the last hidden state (B, H), also for B = 1; with `sequence` those of all steps (T, B, H)."""
+
+    def __init__(self, node: Node, tensors: Tensors) -> None:
+        super().__init__(node)
+        self.sequence = node.options.get("sequence", False)
         self.weights = tuple(tensors[f"{key}_l0"] for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        return kernels.lstm(xs[0], self.weights, train)[1][0]  # (1, B, H) -> (B, H)
+        states, last = kernels.lstm(xs[0], self.weights, train)
+        return states if self.sequence else last[0]  # (1, B, H) -> (B, H)
 
 
 class Dropout(Block):
@@ -74,13 +88,38 @@ class Dropout(Block):
 
 
 class Concat(Block):
-    """(B, A), (B, C), ... -> (B, A + C + ...)."""
+    """(B, A), (B, C), ... -> (B, A + C + ...), or (T, B, A), (T, B, C), ... -> (T, B, A + C + ...)."""
 
     def __init__(self, node: Node, tensors: Tensors) -> None:
         super().__init__(node)
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        return torch.cat(tuple(xs), 1)
+        return torch.cat(tuple(xs), -1)
 
 
-BLOCKS = {"linear": Linear, "batch_norm": BatchNorm, "lstm": LSTM, "concat": Concat, DROPOUT: Dropout}
+class Add(Block):
+    """Values of one shape -> their sum."""
+
+    def __init__(self, node: Node, tensors: Tensors) -> None:
+        super().__init__(node)
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        y = xs[0]
+        for x in xs[1:]:
+            y = y + x
+        return y
+
+
+class ScaledSigmoid(Block):
+    """(B, O) -> (B, O) between the node's `low` and `high`."""
+
+    def __init__(self, node: Node, tensors: Tensors) -> None:
+        super().__init__(node)
+        self.low, self.range = node["low"], node["high"] - node["low"]
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return torch.sigmoid(xs[0]) * self.range + self.low
+
+
+BLOCKS = {"linear": Linear, "batch_norm": BatchNorm, "layer_norm": LayerNorm, "lstm": LSTM, "concat": Concat,
+          "add": Add, "scaled_sigmoid": ScaledSigmoid, DROPOUT: Dropout}

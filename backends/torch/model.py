@@ -1,6 +1,7 @@
 """The network in PyTorch: the blocks of a graph, and the parameters under their neutral names.
 
-Read it with core/models/<model>.py, which has the wiring, and blocks.py and fusion.py, which have the mathematics.
+Read it with core/models/<model>.py, which has the wiring, and blocks.py, attention.py and fusion.py, which have the
+mathematics.
 """
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from backends.torch import blocks, fusion
+from backends.torch import attention, blocks, fusion
 from backends.torch.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
 from core.models.walk import Watch, execute, local_tensors, steps_of
 
-BLOCKS = {**blocks.BLOCKS, **fusion.BLOCKS}
+BLOCKS = {**blocks.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
 
 
 class Network(nn.Module):

@@ -35,7 +35,7 @@ class OneOf:
         return handler.generate_schema(Literal[tuple(self.names)])
 
 
-def searched(*choices: float) -> dict[str, Any]:
+def searched(*choices: float | str) -> dict[str, Any]:
     """What `python -m core.search` tries for a key: the original's grid. A data set may have its own."""
     return {"search": list(choices)}
 

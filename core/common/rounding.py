@@ -71,13 +71,13 @@ class Sized:
                      (other, lambda g: (-g * Sized(value, size) / other.alone).fitted(other.shape)))
 
     def __matmul__(self, other: Operand) -> Sized:
-        """Of two matrices."""
+        """Of two matrices, or of stacks of them."""
         other = sized(other)
         size = np.abs(self.value) @ np.abs(other.value)
         if self.size.any() or other.size.any():
             size = _root(size, np.sqrt(self.size**2 @ other.value**2 + self.value**2 @ other.size**2))
-        return _made(self.value @ other.value, size, (self, lambda g: g @ other.alone.T),
-                     (other, lambda g: self.alone.T @ g))
+        return _made(self.value @ other.value, size, (self, lambda g: (g @ other.alone.T).fitted(self.shape)),
+                     (other, lambda g: (self.alone.T @ g).fitted(other.shape)))
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -101,8 +101,9 @@ class Sized:
 
     @property
     def T(self) -> Sized:
-        """Of a matrix."""
-        return self.transpose(1, 0)
+        """Of a matrix, or of each in a stack."""
+        last = self.value.ndim - 1
+        return self.transpose(*range(last - 1), last, last - 1)
 
     def sum(self, axis: int | None = None) -> Sized:
         """Over one axis, or over all elements."""
@@ -214,15 +215,33 @@ def with_one(x: Sized) -> Sized:
     return _made(np.concatenate([one, x.value], 1), np.concatenate([0 * one, x.size], 1), (x, lambda g: g[:, 1:]))
 
 
-def concatenated(xs: Sequence[Sized]) -> Sized:
-    """(B, A), (B, C), ... -> (B, A + C + ...)."""
+def concatenated(xs: Sequence[Sized], axis: int = -1) -> Sized:
+    """One after the other along an axis: (B, A), (B, C), ... -> (B, A + C + ...)."""
     links: list[Link] = []
     start = 0
     for x in xs:
-        part = slice(start, start + x.shape[1])
-        links.append((x, lambda g, part=part: g[:, part]))  # type: ignore[misc]
-        start = part.stop
-    return _made(np.concatenate([x.value for x in xs], 1), np.concatenate([x.size for x in xs], 1), *links)
+        part = [slice(None)] * x.value.ndim
+        part[axis] = slice(start, start + x.shape[axis])
+        links.append((x, lambda g, part=tuple(part): g[part]))  # type: ignore[misc]
+        start += x.shape[axis]
+    return _made(np.concatenate([x.value for x in xs], axis), np.concatenate([x.size for x in xs], axis), *links)
+
+
+def softmax(x: Sized) -> Sized:
+    """exp(x) over its sum along the last axis, in the form that can't overflow."""
+    shifted = x.value - x.value.max(-1, keepdims=True)
+    powers = np.exp(shifted)
+    value = powers / powers.sum(-1, keepdims=True)
+    # dy_i = y_i (dx_i - sum_j y_j dx_j); each x is rounded once more when the largest is taken off
+    off = np.where(powers > 0, np.hypot(x.size, shifted), 0.0)
+    size = value * np.sqrt(off**2 + ((value * off)**2).sum(-1, keepdims=True) + 1)
+    y = Sized(value, size)
+
+    def back(g: Sized) -> Sized:
+        weighed = g * y
+        return weighed - y * weighed.sum(-1).reshape(*y.shape[:-1], 1)
+
+    return _made(value, size, (x, back))
 
 
 def slopes(of: Sized, leaves: Mapping[str, Sized]) -> dict[str, Sized]:

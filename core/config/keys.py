@@ -39,6 +39,37 @@ def _by_name(of: Callable[[DataSpec], object]) -> str:
     return ", ".join(f"{name.upper()} {of(spec)}" for name, spec in DATASETS.items())
 
 
+def _alias(value: Any) -> Any:
+    return "l1" if value == "mae" else value
+
+
+def _of_model(key: str, otherwise: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    """The default of `key` where the model may decide it."""
+    def default(given: dict[str, Any]) -> Any:
+        decided = MODELS[given["model"]].defaults
+        return decided[key] if key in decided else otherwise(given)
+    return default
+
+
+def _loss(given: dict[str, Any]) -> Any:
+    """The model's, if it fits the task, or the first that does."""
+    fitting = DATASETS[given["dataset"]].task.losses
+    wanted = MODELS[given["model"]].defaults.get("loss")
+    return wanted if wanted in fitting else fitting[0]
+
+
+def _selection(given: dict[str, Any]) -> Any:
+    """The model's metric, if the task has it, or the loss."""
+    wanted = MODELS[given["model"]].defaults.get("selection", "loss")
+    return wanted if wanted in DATASETS[given["dataset"]].task.metrics else "loss"
+
+
+def _by_model(key: str, otherwise: str) -> str:
+    """`sum; MSA: mean`."""
+    return "; ".join([otherwise, *(f"{model.name.upper()}: {model.defaults[key]}" for model in MODELS.values()
+                                   if key in model.defaults)])
+
+
 class ModelKeys(DataKeys):
     """Which model, and what all models share."""
 
@@ -55,27 +86,35 @@ class ModelKeys(DataKeys):
 class TrainingKeys(ModelKeys):
     """How it is trained, and what selects the best epoch."""
 
-    loss: LossKind = Field(
-        default_factory=lambda given: DATASETS[given["dataset"]].task.losses[0],
-        description="what training minimises (default: l1 for scores, cross_entropy for classes, as the originals)")
-    loss_reduction: Reduction = Field("sum", description="over rows and outputs of a batch; the originals' is sum")
+    loss: Annotated[LossKind, BeforeValidator(_alias)] = Field(
+        default_factory=_loss,
+        description=f"what training minimises; mae is l1 (default: {_by_model('loss', 'l1')}; cross_entropy for "
+                    "classes)")
+    loss_reduction: Reduction = Field(
+        default_factory=_of_model("loss_reduction", lambda given: "sum"),
+        description=f"over rows and outputs of a batch (default: {_by_model('loss_reduction', 'sum')}, as the "
+                    "originals)")
     huber_delta: Rate = Field(1.0, description="where loss huber turns from squares to absolute values")
     learning_rate: Rate = Field(0.001, description="Adam's rate for every parameter without a rate of its own",
                                 json_schema_extra=searched(0.0003, 0.0005, 0.001, 0.003))
     schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="of all rates, step by step; cosine falls from the rate to 0 over all epochs")
+        default_factory=_of_model("schedule", lambda given: "constant"),
+        description="of all rates, step by step; cosine falls from the rate to 0 over all epochs (default: "
+                    f"{_by_model('schedule', 'constant')})")
     weight_decay: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0, description="L2 coupled into Adam's gradient, all parameters",
         json_schema_extra=searched(0.0, 0.001, 0.002, 0.01))
     batch_size: Width = Field(16, description="rows per step; the last, smaller batch is trained too",
                               json_schema_extra=searched(4, 8, 16, 32, 64, 128))
     epochs: Annotated[int, Field(ge=1)] = Field(
-        default_factory=by_dataset("epochs"),
-        description=f"most epochs (default: {_by_name(lambda spec: spec.defaults['epochs'])})")
+        default_factory=_of_model("epochs", by_dataset("epochs")),
+        description=f"most epochs (default: {_by_model('epochs', _by_name(lambda spec: spec.defaults['epochs']))})")
     patience: Annotated[int, Field(ge=1)] = Field(
         20, description="stop after this many epochs without a better validation value")
     selection: str = Field(
-        "loss", description="the validation value that chooses the best epoch: loss, or a metric such as Corr",
+        default_factory=_selection,
+        description="the validation value that chooses the best epoch: loss, or a metric such as Corr (default: "
+                    f"{_by_model('selection', 'loss')}, where the data has it)",
         pattern=r"^[A-Za-z0-9 _-]+$")
     selection_direction: Literal["min", "max", "auto"] = Field(
         "auto", description="whether the lowest or the highest is the best; auto: what the metric means")

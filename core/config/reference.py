@@ -10,7 +10,7 @@ from core.common.errors import UserError
 from core.common.files import write_text
 from core.common.guard import guarded
 from core.config import Config, grouped_keys, schema
-from core.config.flags import OLD_HELP, SPELLINGS, shown_default
+from core.config.flags import OLD_HELP, SPELLINGS, shown_default, shown_value
 from core.data.published import DATASETS
 
 
@@ -43,8 +43,13 @@ def searched(name: str, properties: dict[str, Any]) -> str:
     """What a search tries for a key, in words; nothing where it isn't searched."""
     grids = {"": properties.get("search", []),
              **{spec.name: spec.grids[name] for spec in DATASETS.values() if name in spec.grids}}
-    return "; ".join(f"{name.upper()} {', '.join(f'{value:g}' for value in grid)}".strip()
+    return "; ".join(f"{name.upper()} {', '.join(map(_value, grid))}".strip()
                      for name, grid in grids.items() if grid)
+
+
+def _value(value: Any) -> str:
+    """A value as a user would type it."""
+    return shown_value(value) if isinstance(value, (bool, str)) else f"{value:g}"
 
 
 def kind(key: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from core.models.blocks import KINDS
+from core.models import attention, blocks
 from core.models.graph import BlockSpec
 from core.models.model import Model
 
@@ -15,7 +15,8 @@ for _found in pkgutil.iter_modules(__path__):
         if _model is not None:
             MODELS[_model.name] = _model
 
-ALL_KINDS: dict[str, BlockSpec] = {**KINDS, **{kind: spec for model in MODELS.values()
-                                              for kind, spec in model.kinds.items()}}
+ALL_KINDS: dict[str, BlockSpec] = {**blocks.KINDS, **attention.KINDS}
+for _one in MODELS.values():
+    ALL_KINDS.update(_one.kinds)
 
 __all__ = ["ALL_KINDS", "MODELS", "Model"]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 
-from core.common.constants import BATCHNORM_EPS
+from core.common.constants import BATCHNORM_EPS, LAYERNORM_EPS
 from core.common.rounding import Sized, concatenated, relu, sigmoid, sized, sqrt, square, tanh
 from core.models.graph import OTHERS, STATISTICS, BlockSpec, Node, ParameterSpec, Ref
 
@@ -28,7 +30,7 @@ def _linear(name: str, refs: Sequence[Ref], options: Options) -> list[ParameterS
 
 
 def _linear64(node: Node, xs: Sequence[Sized], weights: Weights, train: bool, doubt: float) -> Sized:
-    y = xs[0] @ weights["weight"].T + weights["bias"]  # (B, I) -> (B, O)
+    y = xs[0] @ weights["weight"].T + weights["bias"]  # (..., I) -> (..., O)
     return relu(y, doubt) if node.options.get("activation") == "relu" else y
 
 
@@ -48,6 +50,20 @@ def _batch_norm64(node: Node, xs: Sequence[Sized], weights: Weights, train: bool
     return (x - mean) / sqrt(var + BATCHNORM_EPS) * weights["weight"] + weights["bias"]  # (B, A)
 
 
+def _layer_norm(name: str, refs: Sequence[Ref], options: Options) -> list[ParameterSpec]:
+    """torch.nn.LayerNorm over the last axis."""
+    shape = refs[0].shape[-1:]
+    return [ParameterSpec(f"{name}.weight", shape, "ones", 1.0), ParameterSpec(f"{name}.bias", shape, "zeros", 0.0)]
+
+
+def _layer_norm64(node: Node, xs: Sequence[Sized], weights: Weights, train: bool, doubt: float) -> Sized:
+    x, width = xs[0], xs[0].shape[-1]
+    ends = (*x.shape[:-1], 1)
+    centred = x - x.sum(-1).reshape(*ends) / width  # (..., A)
+    var = square(centred).sum(-1).reshape(*ends) / width  # (..., 1); of a row of zeros 0: it becomes the bias
+    return centred / sqrt(var + LAYERNORM_EPS) * weights["weight"] + weights["bias"]
+
+
 def _lstm(name: str, refs: Sequence[Ref], options: Options) -> list[ParameterSpec]:
     """torch.nn.LSTM of one layer: gates i, f, g, o; two biases; all uniform in +-1/sqrt(hidden)."""
     hidden, width = options["hidden"], refs[0].shape[-1]
@@ -60,15 +76,27 @@ def _lstm64(node: Node, xs: Sequence[Sized], weights: Weights, train: bool, doub
     x, bias = xs[0], weights["bias_ih_l0"] + weights["bias_hh_l0"]
     width = node["hidden"]
     h = c = sized(np.zeros((len(x), width)))  # (B, H)
+    states = []
     for step in range(x.shape[1]):
         gates = x[:, step] @ weights["weight_ih_l0"].T + h @ weights["weight_hh_l0"].T + bias  # (B, 4H)
         i, f, g, o = (gates[:, start:start + width] for start in range(0, 4 * width, width))
         c = sigmoid(f) * c + sigmoid(i) * tanh(g)
         h = sigmoid(o) * tanh(c)
-    return h
+        states.append(h.reshape(len(x), 1, width))
+    return concatenated(states, 1) if node.options.get("sequence") else h
 
 
-def _nothing(name: str, refs: Sequence[Ref], options: Options) -> list[ParameterSpec]:
+def _lstm_shape(refs: Sequence[Ref], options: Options) -> tuple[int, ...]:
+    return (refs[0].shape[0], options["hidden"]) if options.get("sequence") else (options["hidden"],)
+
+
+def _scaled_sigmoid64(node: Node, xs: Sequence[Sized], weights: Weights, train: bool, doubt: float) -> Sized:
+    low, high = float(node["low"]), float(node["high"])
+    return sigmoid(xs[0]) * (high - low) + low
+
+
+def nothing(name: str, refs: Sequence[Ref], options: Options) -> list[ParameterSpec]:
+    """Of a kind without parameters."""
     return []
 
 
@@ -77,12 +105,20 @@ def _concat64(node: Node, xs: Sequence[Sized], weights: Weights, train: bool, do
 
 
 KINDS = {
-    # (B, I) -> (B, O); activation: `relu` or none
-    "linear": BlockSpec(_linear, lambda refs, options: (options["out"],), _linear64),
+    # (B, I) -> (B, O), of a sequence at every step; activation: `relu` or none
+    "linear": BlockSpec(_linear, lambda refs, options: (*refs[0].shape[:-1], options["out"]), _linear64),
     # (B, A) -> (B, A)
     "batch_norm": BlockSpec(_batch_norm, lambda refs, options: refs[0].shape, _batch_norm64),
-    # (B, T, D) -> the last hidden state (B, H)
-    "lstm": BlockSpec(_lstm, lambda refs, options: (options["hidden"],), _lstm64),
-    # (B, A), (B, C), ... -> (B, A + C + ...)
-    "concat": BlockSpec(_nothing, lambda refs, options: (sum(ref.shape[0] for ref in refs),), _concat64),
+    # (B, A) -> (B, A), of a sequence at every step
+    "layer_norm": BlockSpec(_layer_norm, lambda refs, options: refs[0].shape, _layer_norm64),
+    # (B, T, D) -> the last hidden state (B, H), or with `sequence` those of all steps (B, T, H)
+    "lstm": BlockSpec(_lstm, _lstm_shape, _lstm64),
+    # (B, A), (B, C), ... -> (B, A + C + ...), of sequences at every step
+    "concat": BlockSpec(nothing, lambda refs, options: (*refs[0].shape[:-1], sum(ref.shape[-1] for ref in refs)),
+                        _concat64),
+    # values of one shape -> their sum
+    "add": BlockSpec(nothing, lambda refs, options: refs[0].shape,
+                     lambda node, xs, weights, train, doubt: reduce(add, xs)),
+    # (B, O) -> (B, O) between `low` and `high`
+    "scaled_sigmoid": BlockSpec(nothing, lambda refs, options: refs[0].shape, _scaled_sigmoid64),
 }

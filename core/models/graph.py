@@ -115,13 +115,19 @@ class BlockSpec:
     """A kind of block: what it owns, what it gives, and its mathematics.
 
     parameters: (name, inputs, options) -> its tensors; shape: (inputs, options) -> the shape of a row of its output;
-    layout: that of its output.
+    layout: that of its output; empty: that of its first input where the output has as many axes, else `plain`.
     """
 
     parameters: Callable[[str, Sequence[Ref], Mapping[str, Any]], Sequence[ParameterSpec]]
     shape: Callable[[Sequence[Ref], Mapping[str, Any]], tuple[int, ...]]
     forward64: Forward64
-    layout: str = "plain"
+    layout: str = ""
+
+    def output(self, index: int, refs: Sequence[Ref], options: Mapping[str, Any]) -> Ref:
+        """What a block of this kind gives, as the value `index` of a graph."""
+        shape = self.shape(refs, options)
+        kept = refs[0].layout if len(shape) == len(refs[0].shape) else "plain"
+        return Ref(index, shape, self.layout or kept)
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,7 @@ class Builder:
         spec = self._kinds[kind]
         parameters = tuple(spec.parameters(name, refs, options))
         needs = tuple(self._trained[ref.index] for ref in refs)
-        output = Ref(len(self._values), spec.shape(refs, options), spec.layout)
+        output = spec.output(len(self._values), refs, options)
         self._put(Node(kind, name, tuple(ref.index for ref in refs), options, parameters, output, needs))
         return output
 

@@ -11,10 +11,16 @@ from core.models.graph import BlockSpec
 
 @dataclass(frozen=True)
 class Model:
-    """keys: a subclass of Keys; wiring: (builder, keys, data) -> the output."""
+    """keys: a subclass of Keys; wiring: (builder, keys, data) -> the output.
+
+    defaults: keys of the run whose default the model decides. sequences: whether it takes a sequence of any input; else
+    an input whose description says how becomes one vector per row.
+    """
 
     name: str
     about: str
     keys: type[Keys]
     wiring: Callable[..., Any]
     kinds: Mapping[str, BlockSpec] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    sequences: bool = False

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from core.common.rounding import Sized, with_one
 from core.data.specs import DataSpec
-from core.models.graph import OTHERS, BlockSpec, Builder, Node, ParameterSpec, Ref
+from core.models.blocks import nothing
+from core.models.graph import OTHERS, BlockSpec, Builder, Node, Ref
 from core.models.model import Model
 from core.models.subnets import FUSION, SubnetKeys, subnets
 
@@ -41,10 +42,6 @@ def tfn(b: Builder, keys: TFNKeys, data: DataSpec) -> Ref:
                  group=OTHERS if layers else factors)  # (B, O)
 
 
-def _nothing(name: str, refs: Sequence[Ref], options: Options) -> list[ParameterSpec]:
-    return []
-
-
 def _outer_product64(node: Node, xs: Sequence[Sized], weights: Mapping[str, Sized], train: bool,
                      doubt: float) -> Sized:
     outer, rows = with_one(xs[0]), len(xs[0])  # (B, 1 + H)
@@ -54,6 +51,6 @@ def _outer_product64(node: Node, xs: Sequence[Sized], weights: Mapping[str, Size
 
 
 MODEL = Model("tfn", "the full outer product (Zadeh et al., 2017)", TFNKeys, tfn, {
-    "outer_product": BlockSpec(_nothing, lambda refs, options: (math.prod(1 + ref.shape[0] for ref in refs),),
+    "outer_product": BlockSpec(nothing, lambda refs, options: (math.prod(1 + ref.shape[0] for ref in refs),),
                                _outer_product64),
 })
