@@ -12,9 +12,11 @@ from core.config import build_graph, make_config
 from core.data.specs import DataSpec, InputSpec, Task
 from core.models import ALL_KINDS, MODELS
 from core.models.graph import DROPOUT, OTHERS, Builder, DropoutSite, Graph, Group, Ref
+from core.models.msa import FUSIONS
 from core.training.state import initial_state
 
 INPUTS = (InputSpec("audio", (7,)), InputSpec("video", (5,)), InputSpec("text", (4, 6), "sequence"))
+ALIGNED = tuple(InputSpec(one.name, (4, one.width), "sequence") for one in INPUTS)
 DATA = DataSpec("small", INPUTS, Task("regression", ("one", "other")))
 DENSE = ("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var", *(
     f"linear_{place}.{kind}" for place in (1, 2, 3) for kind in ("weight", "bias")))
@@ -117,8 +119,8 @@ def test_mistakes_of_a_model_file(wiring: Callable[[Builder], Ref], words: str) 
 
 
 def test_an_unknown_kind() -> None:
-    with pytest.raises(KeyError, match="attention"):
-        builder().add("attention", Ref(0, (7,)), name="x")
+    with pytest.raises(KeyError, match="convolution"):
+        builder().add("convolution", Ref(0, (7,)), name="x")
 
 
 @pytest.mark.parametrize(("modalities", "parameters", "watched"), [
@@ -179,10 +181,18 @@ def test_any_number_of_inputs_of_any_layout() -> None:
     assert shapes["second_factor"] == (4, 7, 1)
 
 
-@pytest.mark.parametrize("model", list(MODELS))
-def test_nothing_of_a_graph_is_left_over(model: str) -> None:
+FUSED = {"apply_post_fusion_dropout": True, "frozen": "text_subnet.linear_1.bias"}
+WHOLE: dict[str, list[dict[str, object]]] = {"lmf": [FUSED], "tfn": [FUSED], "msa": [
+    {"encoder": encoder, "fusion": fusion, "norm_order": order, "attention_dropout": 0.1, "apply_dropout": True,
+     "frozen": "text_fc.bias"}
+    for encoder in ("lstm", "transformer") for fusion in FUSIONS for order in ("post", "pre")]}
+
+
+@pytest.mark.parametrize(("model", "values"), [(model, values) for model in MODELS for values in WHOLE[model]])
+def test_nothing_of_a_graph_is_left_over(model: str, values: dict[str, object]) -> None:
     """Every value is used, in the order of computation; every parameter has a place, a group and first values."""
-    graph = graph_of("iemocap", model=model, apply_post_fusion_dropout=True, frozen="text_subnet.linear_1.bias")
+    graph = build_graph(make_config({"dataset": "iemocap", "model": model, **values}),
+                        ALIGNED if MODELS[model].sequences else INPUTS)
     places = [node.output.index for node in graph.nodes]
     assert places == list(range(len(INPUTS), len(INPUTS) + len(graph.nodes)))
     assert all(place < node.output.index for node in graph.nodes for place in node.inputs)

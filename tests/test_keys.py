@@ -52,7 +52,7 @@ def test_a_schema_has_the_keys_of_its_model_and_no_others() -> None:
 
 def test_keys_in_groups_by_their_models() -> None:
     groups = grouped_keys()
-    assert next(iter(groups)) == () and {("lmf",), ("tfn",), ("lmf", "tfn")} == set(groups) - {()}
+    assert next(iter(groups)) == () and {("lmf",), ("msa",), ("tfn",), ("lmf", "tfn")} == set(groups) - {()}
     assert sorted(key for fields in groups.values() for key in fields) == sorted(all_keys())
     assert list(groups[("lmf",)]) == ["rank"] and list(groups[("tfn",)]) == ["post_fusion_dim"]
     assert set(SHARED) <= set(groups[("lmf", "tfn")]) and {"model", "seed", "frozen", "loss"} <= set(groups[()])
@@ -133,17 +133,18 @@ def test_changes_name_keys_that_only_one_of_the_models_has() -> None:
 
 def test_help_and_the_page_are_in_groups(tmp_path: Path) -> None:
     done = run(tmp_path, "torch", "train", "--help")
-    titles = [f"configuration{owners}:" for owners in ("", ", lmf and tfn only", ", lmf only", ", tfn only")]
+    titles = [f"configuration{owners}:" for owners in ("", ", lmf and tfn only", ", lmf only", ", msa only",
+                                                        ", tfn only")]
     lines = done.stdout.splitlines()
     places = {title: lines.index(title) for title in titles}
     for flag, title in (("--seed", titles[0]), ("--text_out", titles[1]), ("--rank", titles[2]),
-                        ("--post_fusion_dim", titles[3])):
+                        ("--hidden_dim", titles[3]), ("--post_fusion_dim", titles[4])):
         place = next(place for place, line in enumerate(lines) if line.startswith(f"  {flag} "))
         assert title == max((one for one in titles if places[one] < place), key=lambda one: places[one]), flag
     page = configuration_page()
     headings = [line for line in page.splitlines() if line.startswith("## ")]
-    assert headings == ["## Keys of every run", "## Keys of LMF and TFN", "## Keys of LMF", "## Keys of TFN",
-                        "## Flags of the published ports"]
+    assert headings == ["## Keys of every run", "## Keys of LMF and TFN", "## Keys of LMF", "## Keys of MSA",
+                        "## Keys of TFN", "## Flags of the published ports"]
     assert page.index("## Keys of LMF\n") < page.index("| `rank` |") < page.index("## Keys of TFN")
     assert "derived" in next(line for line in page.splitlines() if line.startswith("| `text_out` |"))
 

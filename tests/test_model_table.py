@@ -105,7 +105,7 @@ def test_where_the_model_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("argv", "words"), [
     (["lmf"], ("--dataset is required",)),
-    (["gnn", "--dataset", "mosi"], ("model = 'gnn' (from the first argument)", "'lmf' or 'tfn'")),
+    (["gnn", "--dataset", "mosi"], ("model = 'gnn' (from the first argument)", "'msa' or 'tfn'")),
     (["tfn", "--dataset", "mosi", "--model", "lmf"], ("model = 'lmf' (from --model)", "argument says 'tfn'; give one")),
     (["tfn", "--dataset", "mosi", "--rank", "3"], ("rank = 3: tfn has no rank",)),
     (["lmf", "tfn", "--dataset", "mosi"], ("'tfn'", "--help")),

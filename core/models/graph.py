@@ -17,6 +17,7 @@ from core.data.specs import DataSpec, InputSpec, Task
 Initialiser = Literal["normal", "uniform", "ones", "zeros"]
 OTHERS, FROZEN, STATISTICS = "others", "frozen", "statistics"
 DROPOUT = "dropout"
+SEQUENCE = "sequence"  # the layout whose axes are (steps, width)
 OUTPUT = "output"  # how a graph's last value is called
 
 
@@ -115,7 +116,7 @@ class BlockSpec:
     """A kind of block: what it owns, what it gives, and its mathematics.
 
     parameters: (name, inputs, options) -> its tensors; shape: (inputs, options) -> the shape of a row of its output;
-    layout: that of its output; empty: that of its first input where the output has as many axes, else `plain`.
+    layout: that of its output; empty: a sequence stays one where the output has as many axes, all else is `plain`.
     """
 
     parameters: Callable[[str, Sequence[Ref], Mapping[str, Any]], Sequence[ParameterSpec]]
@@ -126,8 +127,8 @@ class BlockSpec:
     def output(self, index: int, refs: Sequence[Ref], options: Mapping[str, Any]) -> Ref:
         """What a block of this kind gives, as the value `index` of a graph."""
         shape = self.shape(refs, options)
-        kept = refs[0].layout if len(shape) == len(refs[0].shape) else "plain"
-        return Ref(index, shape, self.layout or kept)
+        still = refs[0].layout == SEQUENCE and len(shape) == len(refs[0].shape)
+        return Ref(index, shape, self.layout or (SEQUENCE if still else "plain"))
 
 
 @dataclass(frozen=True)
