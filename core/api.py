@@ -84,7 +84,7 @@ def infer(backend: str, checkpoint: Checkpoint, config: Config, path: Path) -> P
 
     Raises RunFailed naming the first row without a finite prediction, and its furthest value where that is known.
     """
-    arrays, cleaned = read_unlabelled(path, checkpoint.inputs, config.max_len)
+    arrays, cleaned = read_unlabelled(path, checkpoint.inputs, config.max_len, config.known.padding)
     session = _open(backend, checkpoint, config, build_graph(config, checkpoint.inputs))
     session.load_data("input", arrays)
     output = session.predict("input")

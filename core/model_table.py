@@ -77,7 +77,7 @@ def totals(graph: Graph) -> Iterator[str]:
 
 def published_inputs(config: Config) -> tuple[InputSpec, ...]:
     """The inputs of the configuration at published widths, with as many steps as it keeps."""
-    return tuple(replace(one, shape=(min(one.shape[0], config.max_len), *one.shape[1:]))
+    return tuple(replace(one, shape=(min(one.shape[0], config.max_len or one.shape[0]), *one.shape[1:]))
                  if one.layout == "sequence" else one for one in config.described.inputs)
 
 

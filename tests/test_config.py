@@ -62,7 +62,7 @@ def test_every_key_has_a_flag_and_a_line_in_the_docs() -> None:
 
 FLAGS: list[tuple[list[str], tuple[str, ...]]] = [
     ([], ("--dataset is required",)),
-    (["--dataset", "mosei"], ("dataset = 'mosei'", "(from --dataset)", "'mosi', 'pom' or 'iemocap'")),
+    (["--dataset", "mosei"], ("dataset = 'mosei'", "(from --dataset)", "'mosi', 'pom'", "or 'mosei_aligned'")),
     (["--dataset", "mosi", "--rnak", "4"], ("'--rnak'", "did you mean --rank?")),
     (["--dataset", "mosi", "--zzzz"], ("'--zzzz'", "--help lists all flags")),
     (["--dataset", "mosi", "--epoch", "4"], ("'--epoch'", "did you mean --epochs?")),
@@ -77,7 +77,8 @@ FLAGS: list[tuple[list[str], tuple[str, ...]]] = [
     (["--dataset", "mosi", "--learning_rate", "nan"], ("learning_rate = 'nan'", "finite")),
     (["--dataset", "mosi", "--learning_rate", "0"], ("learning_rate = '0'", "greater than 0")),
     (["--dataset", "mosi", "--signature", "../up"], ("signature = '../up'", "pattern")),
-    (["--dataset", "mosi", "--modalities", "audio,smell"], ("modalities = 'smell'", "'audio', 'video' or 'text'")),
+    (["--dataset", "mosi", "--modalities", "audio,smell"], ("modalities = 'audio,smell'", "mosi has no input 'smell'",
+                                                           "it has audio, video, text")),
     (["--dataset", "mosi", "--modalities", "text,text"], ("modalities = 'text,text'", "different names")),
     (["--dataset", "iemocap", "--emotion", "bored"], ("emotion = 'bored'", "'happy', 'sad', 'angry' or 'neutral'")),
     (["--dataset", "mosi", "--emotion", "sad"], ("emotion = 'sad'", "iemocap", "--emotion")),
@@ -104,7 +105,7 @@ FILES: list[tuple[str, tuple[str, ...]]] = [
     ("dataset: mosi\nrank: 0", ("rank = 0", "greater than or equal to 1")),
     ("dataset: mosi\ndata_dir: 5", ("data_dir = 5", "path")),
     ("dataset: mosi\nmodalities: [audio, [text]]", ("modalities = ", "audio")),
-    ("dataset: mosi\nmodalities: []", ("modalities = []", "one to three")),
+    ("dataset: mosi\nmodalities: []", ("modalities = []", "one or more out of audio, video, text")),
     ("dataset: mosi\nmodalities: {audio: 1}", ("modalities = {'audio': 1}",)),
     ("dataset: mosi\nloss_scale: [1]", ("loss_scale = [1]",)),
     ("dataset: mosi\nloss_scale: null", ("loss_scale = None",)),

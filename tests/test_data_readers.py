@@ -149,8 +149,9 @@ def test_missing_file_names_what_to_get(tmp_path: Path) -> None:
         known = described.published
         with pytest.raises(UserError) as error:
             load_dataset(config_for(tmp_path, dataset))
-        one_line(error, str(tmp_path / f"{dataset}.pkl"), known.sha256, str(known.file_bytes),
-                 "--data synthetic")
+        digest = (known.sha256, str(known.file_bytes)) if known.sha256 else ()
+        text = one_line(error, str(tmp_path), *described.file_names, *digest, "--data synthetic")
+        assert ("sha256" in text) is bool(known.sha256) and "(0 bytes" not in text
 
 
 @pytest.mark.parametrize("dataset", ["mosi", "pom", "iemocap"])

@@ -18,7 +18,7 @@ def build_graph(config: Config, inputs: Sequence[InputSpec] = ()) -> Graph:
     """
     data, model = config.described, MODELS[config.model]
     if inputs:
-        data = replace(data, inputs=tuple(one for one in inputs if one.settings in config.modalities))
+        data = replace(data, inputs=tuple(one for one in inputs if {one.name, one.settings} & {*config.modalities}))
     builder = Builder(ALL_KINDS, data, [Group(OTHERS, config.learning_rate, config.weight_decay)])
     output = model.wiring(builder, config, data)
     return builder.graph(config.model, output, config.frozen)

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from core.common.keys import OneOf, Rate, Width, searched, split_names
-from core.data.keys import AnyPath, DataKeys, by_dataset
+from core.data.keys import AnyPath, DataKeys, by_dataset, by_name
 from core.data.published import DATASETS
-from core.data.specs import DataSpec, LossKind, Reduction
+from core.data.specs import LossKind, Reduction
 from core.models import MODELS
 
 RUN_PLACES = ("run_id", "signature", "output_path", "model_path")  # keys that name and place a run's folder
@@ -32,11 +32,6 @@ def _loss_scale(value: Any) -> Any:
         return value if value == "dynamic" else float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError("expected dynamic or a number") from None
-
-
-def _by_name(of: Callable[[DataSpec], object]) -> str:
-    """`MOSI 500, POM 500, IEMOCAP 100`."""
-    return ", ".join(f"{name.upper()} {of(spec)}" for name, spec in DATASETS.items())
 
 
 def _alias(value: Any) -> Any:
@@ -77,7 +72,7 @@ class ModelKeys(DataKeys):
         "lmf", description="; ".join(f"{model.name}: {model.about}" for model in MODELS.values()))
     output_dim: Width = Field(
         default_factory=lambda given: DATASETS[given["dataset"]].task.outputs,
-        description=f"outputs (set by the data: {_by_name(lambda spec: spec.task.outputs)})")
+        description=f"outputs (set by the data: {by_name(lambda spec: spec.task.outputs)})")
     frozen: Annotated[tuple[str, ...], BeforeValidator(_frozen)] = Field(
         (), description="comma-separated names of parameters that stay as they were drawn: no step, no decay "
                         "(fusion_weights,fusion_bias: the original's habit at the time of the paper)")
@@ -108,7 +103,7 @@ class TrainingKeys(ModelKeys):
                               json_schema_extra=searched(4, 8, 16, 32, 64, 128))
     epochs: Annotated[int, Field(ge=1)] = Field(
         default_factory=_of_model("epochs", by_dataset("epochs")),
-        description=f"most epochs (default: {_by_model('epochs', _by_name(lambda spec: spec.defaults['epochs']))})")
+        description=f"most epochs (default: {_by_model('epochs', by_name(lambda spec: spec.defaults['epochs']))})")
     patience: Annotated[int, Field(ge=1)] = Field(
         20, description="stop after this many epochs without a better validation value")
     selection: str = Field(

@@ -37,8 +37,8 @@ def convert(path: Path, given: Mapping[str, Any], origin: Mapping[str, str] | No
     told = dropouts(source.settings, [one.name for one in found], given, path, network)
     config = _config(path, tensors, detected, {"model": network.model, **told, **given}, origin or {}, network.anchor)
     refuse_other_outputs(source.settings, config, path, network)
-    inputs = tuple(replace(one, shape=(config.max_len, one.width)) if one.layout == "sequence" else one
-                   for one in found)
+    steps = config.max_len or config.known.steps
+    inputs = tuple(replace(one, shape=(steps, one.width)) if one.layout == "sequence" else one for one in found)
     graph = build_graph(config, inputs)
     wrong = [f"{p.name} is {tensors[p.name].shape}, expected {p.shape}" for p in graph.parameters
              if p.name in tensors and tensors[p.name].shape != p.shape]

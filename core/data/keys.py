@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from core.common.keys import Keys, OneOf, split_names
+from core.common.text import shown
 from core.data.published import DATASETS
 from core.data.specs import DataSpec
 
@@ -16,16 +17,7 @@ LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes; what file systems take
 INPUTS = tuple(dict.fromkeys(name for spec in DATASETS.values() for name in spec.names))
 PARTS = tuple(dict.fromkeys(part for spec in DATASETS.values() for part in spec.parts))
 WITH_PARTS = [spec.name for spec in DATASETS.values() if spec.parts]
-
-
-def _modalities(value: Any) -> Any:
-    """Different names, in the order of the data sets' inputs."""
-    names = split_names(value)
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        return value
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"expected one to three different names out of {', '.join(INPUTS)}")
-    return tuple(sorted(names, key=lambda name: INPUTS.index(name) if name in INPUTS else len(INPUTS)))
+SAME = {"vision": "video", "video": "vision"}  # what data sets call what is seen
 
 
 def path_that_can_be(value: Any) -> Any:
@@ -45,7 +37,12 @@ def path_that_can_be(value: Any) -> Any:
 
 def by_dataset(key: str) -> Callable[[dict[str, Any]], Any]:
     """The default of `key` where the data set decides it."""
-    return lambda given: DATASETS[given["dataset"]].defaults[key]
+    return lambda given: DATASETS[given["dataset"]].defaults.get(key)
+
+
+def by_name(of: Callable[[DataSpec], object]) -> str:
+    """`MOSI 500, POM 500, IEMOCAP 100`, for the data sets of which there is something to say."""
+    return ", ".join(f"{name.upper()} {said}" for name, spec in DATASETS.items() if (said := of(spec)) is not None)
 
 
 AnyPath = Annotated[Path, BeforeValidator(path_that_can_be)]
@@ -60,12 +57,17 @@ class DataKeys(Keys):
         description=f"{', '.join(map(str.upper, WITH_PARTS))} only: the emotion to detect "
                     f"(the original's default: {PARTS[0]})")
     data: Literal["published", "synthetic"] = Field(
-        "published", description="published: read DATA_DIR/<dataset>.pkl; synthetic: generate it")
+        "published", description="published: read its file in DATA_DIR; synthetic: generate it")
     data_dir: AnyPath = Field(Path("data"), description="folder of the published pickles, or one pickle file")
     store_dir: AnyPath | None = Field(None, description="folder of the converted data (default: DATA_DIR/store)")
-    modalities: Annotated[tuple[Annotated[str, OneOf(INPUTS)], ...], BeforeValidator(_modalities)] = Field(
-        INPUTS, description="comma-separated; subnet and factor of one left out don't exist")
-    max_len: Annotated[int, Field(ge=1)] = Field(20, description="text steps kept, from the start")
+    modalities: tuple[Annotated[str, OneOf(INPUTS)], ...] = Field(
+        default_factory=lambda given: DATASETS[given["dataset"]].names,
+        description="comma-separated inputs of the data set (default: all of them); subnet and factor of one left out "
+                    "don't exist; video and vision are the same")
+    max_len: Annotated[int, Field(ge=1)] | None = Field(
+        default_factory=by_dataset("max_len"),
+        description=f"steps kept of each sequence, from the start, or where padding is in front from the end (default: "
+                    f"{by_name(lambda spec: spec.defaults.get('max_len'))}, others all)")
     synthetic_seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="seed of the synthetic data, apart from the run's own seed")
 
@@ -77,7 +79,28 @@ class DataKeys(Keys):
             raise ValueError(f"only dataset {' or '.join(WITH_PARTS)} has emotions; leave it out")
         return value
 
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _inputs_of_the_data(cls, value: Any, info: ValidationInfo) -> Any:
+        """Different names, in the order of the data set's inputs."""
+        names, dataset = split_names(value), info.data.get("dataset")
+        if dataset is None or not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            return value
+        known = DATASETS[dataset].names
+        names = [SAME.get(name, name) if name not in known else name for name in names]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"expected different names, one or more out of {', '.join(known)}")
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{dataset} has no input {shown(name)}; it has {', '.join(known)}")
+        return tuple(sorted(names, key=known.index))
+
+    @property
+    def known(self) -> DataSpec:
+        """The description of the whole data set."""
+        return DATASETS[self.dataset]
+
     @property
     def described(self) -> DataSpec:
         """The published description of the chosen inputs, with the task of the chosen emotion."""
-        return DATASETS[self.dataset].chosen(self.modalities).part(self.emotion)
+        return self.known.chosen(self.modalities).part(self.emotion)

@@ -37,7 +37,7 @@ class _Source(_Strict):
 
 
 class _File(_Strict):
-    file: Annotated[str, Field(pattern=r"^[a-z]+-[0-9a-f]{12}\.safetensors$")]
+    file: Annotated[str, Field(pattern=r"^[a-z0-9_]+-[0-9a-f]{12}\.safetensors$")]
     bytes: int
 
 

@@ -1,7 +1,8 @@
 """The published pickle schemas, checked.
 
-MOSI and POM: {split: {covarep, facet, glove, label}}; IEMOCAP: {emotion: {split: {the same}}}. Keys
-are bytes or str; audio, video and text are accepted for covarep, facet and glove.
+MOSI and POM: {split: {covarep, facet, glove, label}}; IEMOCAP: {emotion: {split: {the same}}}; aligned sequences:
+{split: {vision, text, audio, labels}}. Keys are bytes or str; an input has the names of FEATURE_KEYS. What else a split
+holds, such as `id`, is not looked at.
 """
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from core.common.arrays import Array
 from core.common.errors import UserError
 from core.data import checks
 from core.data.cleaning import clean
-from core.data.published import DATASETS, FEATURE_KEYS, LABEL_KEYS, REPAIR, SPLITS
+from core.data.published import DATASETS, FEATURE_KEYS, REPAIR, SPLITS
 from core.data.specs import DataSpec
 from core.data.unpickle import load_pickle
 
@@ -23,7 +24,7 @@ from core.data.unpickle import load_pickle
 class Part:
     """One data set, or one emotion of IEMOCAP, as read and cleaned.
 
-    arrays: split -> audio (N, A), video (N, V), text (N, T, D) float32 and label. cleaning: split ->
+    arrays: split -> inputs, rows (N, A) or sequences (N, T, D), float32, and label. cleaning: split ->
     modality -> counts. useless: modality -> why nothing can be learned from its train split.
     """
 
@@ -86,9 +87,10 @@ def _read_split(part: Part, split: str, content: dict[str, Any], where: str, kno
             reason = _useless(arrays[modality], sum(counts.values()))
             if reason:
                 part.useless[modality] = f"{place}: {reason}"
-    key = next((name for name in LABEL_KEYS if name in content), None)
+    key = next((name for name in known.label_keys if name in content), None)
     if key is None:
-        raise UserError(f"{where}: {split}: no key 'label', found {checks.listed(content)}; {REPAIR}")
+        wanted = " or ".join(map(repr, known.label_keys))
+        raise UserError(f"{where}: {split}: no key {wanted}, found {checks.listed(content)}; {REPAIR}")
     arrays["label"] = checks.label(content[key], known, f"{where}: {split} {key}", REPAIR)
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) > 1:

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from core.common.arrays import Array
+
 Layout = Literal["rows", "sequence"]
 Direction = Literal["min", "max"]
 LossKind = Literal["l1", "mse", "huber", "cross_entropy"]
 Reduction = Literal["sum", "mean"]
+Padding = Literal["front", "end"]
 SENTIMENT = ("MAE", "Corr", "Has0_acc_2", "Has0_F1_score", "Non0_acc_2", "Non0_F1_score", "Has0_F1_score_swapped",
              "Non0_F1_score_swapped", "Acc-7", "Mult_acc_7", "Mult_acc_5", "Mult_acc_3")
 TRAITS, CLASSES = ("MAE", "Corr", "Acc"), ("F1", "Acc-2")
@@ -74,11 +77,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Published:
-    """The published file: rows of train, valid and test; its size in bytes and its sha256."""
+    """The published file: rows of train, valid and test; its size in bytes and its sha256, where they are known."""
 
     rows: tuple[int, int, int]
-    file_bytes: int
-    sha256: str
+    file_bytes: int = 0
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class DataSpec:
 
     reader: who reads its file (core.data.readers). defaults: keys whose default the data set decides; grids: what a
     search tries where the data set has its own. parts: names of data sets in one file, each with a task of its own.
+    files: what its file may be called, where not <name>.pkl. label_keys: what labels may be called in it. padding: at
+    which end of a sequence it is; None where that isn't known, and sequences are kept from their start.
     """
 
     name: str
@@ -96,7 +101,10 @@ class DataSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     grids: Mapping[str, list[float]] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
-    published: Published = Published((0, 0, 0), 0, "")
+    files: tuple[str, ...] = ()
+    label_keys: tuple[str, ...] = ("label",)
+    padding: Padding | None = None
+    published: Published = Published((0, 0, 0))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,6 +119,10 @@ class DataSpec:
         """The same with the inputs `names` alone."""
         return replace(self, inputs=tuple(one for one in self.inputs if one.name in names))
 
+    def measured(self, arrays: Mapping[str, Array]) -> DataSpec:
+        """The same with the widths and steps of `arrays`."""
+        return replace(self, inputs=tuple(replace(one, shape=arrays[one.name].shape[1:]) for one in self.inputs))
+
     def part(self, name: str | None) -> DataSpec:
         """The same with the task of a part; `X` stands for it in the names of outputs."""
         names = tuple(output.replace("X", name) for output in self.task.names) if name else self.task.names
@@ -122,11 +134,18 @@ class DataSpec:
         return next((one.shape[0] for one in self.inputs if one.layout == "sequence"), 0)
 
     @property
+    def file_names(self) -> tuple[str, ...]:
+        """What its file may be called."""
+        return self.files or (f"{self.name}.pkl",)
+
+    @property
     def file(self) -> str:
         """How to know the published file."""
-        return f"the published {self.name}.pkl ({self.published.file_bytes} bytes, sha256 {self.published.sha256})"
+        known = self.published
+        digest = f" ({known.file_bytes} bytes, sha256 {known.sha256})" if known.sha256 else ""
+        return f"the published {' or '.join(self.file_names)}{digest}"
 
     def way_out_of_damage(self, path: Path) -> str:
         """For a file that is no whole pickle: under the published name it may be a broken copy of that one."""
-        published = f"; {self.file} can be fetched again" if path.name == f"{self.name}.pkl" else ""
+        published = f"; {self.file} can be fetched again" if path.name in self.file_names else ""
         return f"write it again with pickle.dump{published}"

@@ -9,23 +9,27 @@ offset first and then rows by heart. So a quarter of its traits follows all thre
 quarter each pair of them; what the pairs teach the subnets makes the rest learnable. A single
 modality still says nothing.
 
+Where sequences are padded (core.data.synthetic_sequences), half of a score is the mean of what the
+inputs say and half their product: every subset of inputs can be learned from, the more the better.
+
 Only random bits, sums, products and comparisons are used, in fixed order: same bytes on every machine.
 """
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from core.common.arrays import F64, Array
-from core.common.bits import random_bits
+from core.data import draws
 from core.data.cleaning import clean
 from core.data.keys import DataKeys
-from core.data.published import DATASETS, SPLITS, inputs_of
+from core.data.published import SPLITS
 from core.data.record import Dataset, Split
-from core.data.specs import DataSpec
+from core.data.sequences import keep_steps
+from core.data.specs import DataSpec, InputSpec
+from core.data.synthetic_sequences import TEXT_SCALE, VISIBLE, padded
 
 VERSION = 1  # raise it when the numbers change
 POSITIVE = {"happy": 0.15, "sad": 0.2, "angry": 0.25, "neutral": 0.4}  # about the published shares
@@ -33,8 +37,6 @@ FLIPPED = 0.03  # share of IEMOCAP rows whose class is the wrong one: no model s
 PAIRS = (("audio", "video"), ("audio", "text"), ("video", "text"))
 DEAD_AUDIO = {"iemocap": (36, 37, 38, 39)}  # constant channels of the published features
 SCALES = {"audio": (0.39, 0.0005, 0.078), "video": (0.3, 0.001, 0.026)}  # largest |mean|, variance from, to
-TEXT_SCALE = 0.35  # standard deviation of a GloVe component
-VISIBLE = {"audio": 0.9, "video": 0.9, "text": 0.5}  # correlation of a channel with the hidden value, at most
 
 
 def synthetic(config: DataKeys) -> Dataset:
@@ -42,78 +44,63 @@ def synthetic(config: DataKeys) -> Dataset:
 
     Each array has its own random stream: leaving a modality out does not change the others.
     """
-    known, emotion = DATASETS[config.dataset], config.emotion
+    known, emotion = config.known, config.emotion
     origin = f"{VERSION}/{config.synthetic_seed}/{config.dataset}/{emotion or ''}"
     splits: dict[str, Split] = {}
     cleaning: dict[str, dict[str, dict[str, int]]] = {}
     for split, rows in zip(SPLITS, known.published.rows, strict=True):
         stream = f"{origin}/{split}"
-        hidden = _hidden(stream, rows, POSITIVE.get(emotion or "", 0.5))
+        hidden = _hidden(stream, rows, POSITIVE.get(emotion or "", 0.5), known.names)
         arrays: dict[str, Array] = {}
         cleaning[split] = {}
         for modality in config.modalities:
-            one = known.of(modality)
-            if one.layout == "sequence":
-                values = _text(origin, stream, hidden["text"], *one.shape)[:, :config.max_len]
-            else:
-                values = _dense(origin, stream, modality, hidden[modality], one.width, config.dataset)
+            values = _values(origin, stream, known, known.of(modality), hidden[modality], config.max_len)
             arrays[modality], cleaning[split][modality] = clean(values)
         arrays["label"] = _label(origin, stream, known, hidden)
         splits[split] = Split(arrays)
-    described = replace(config.described, inputs=inputs_of(arrays))
+    described = config.described.measured(arrays)
     notes = ["synthetic data: its scores say nothing about the published data set"]
     if len(config.modalities) < len(known.names):
-        notes.append("its signal joins audio, video and text: without one, little or nothing is left")
+        part, left = ("half of its signal", "less") if known.padding else ("its signal", "little or nothing")
+        notes.append(f"{part} joins {', '.join(known.names[:-1])} and {known.names[-1]}: without one, {left} is left")
     made_of = f"synthetic/{origin}/{','.join(config.modalities)}/{described.steps}"
     return Dataset(described, emotion, splits, True, hashlib.sha256(made_of.encode()).hexdigest(), cleaning, None,
                    tuple(notes))
 
 
-def _uniform(count: int, stream: str) -> F64:
-    """float64 (count,) in [0, 1), 32 bits each, from the Philox stream that is named."""
-    halves = random_bits((count + 1) // 2, stream).astype("<u8").view("<u4")[:count]
-    return np.asarray(halves * 2.0**-32, np.float64)
-
-
-def _noise(count: int, stream: str) -> F64:
-    """float64 (count,), mean 0, variance 1, uniform: no transcendental function has a say in its bits."""
-    return np.asarray((_uniform(count, stream) - 0.5) * math.sqrt(12))
-
-
-def _signs(rows: int, share: float, stream: str) -> F64:
-    """+1 in `share` of the rows, as exactly as whole rows allow, else -1; in random order."""
-    order = np.argsort(_uniform(rows, stream), kind="stable")
-    return np.asarray(np.where(order < round(rows * share), 1.0, -1.0), np.float64)
-
-
-def _hidden(stream: str, rows: int, share: float) -> dict[str, F64]:
+def _hidden(stream: str, rows: int, share: float, names: tuple[str, ...]) -> dict[str, F64]:
     """Hidden values (N,) per modality, in +-[0.6, 1]; their product is positive in `share` of the rows."""
-    goal = _signs(rows, share, f"{stream}/goal")
-    signs = {"audio": np.empty(rows), "video": np.empty(rows)}
-    for value in (1.0, -1.0):  # balanced within each sign of the goal, so that chance leaves no trace either
-        chosen = np.flatnonzero(goal == value)
-        signs["audio"][chosen] = _signs(len(chosen), 0.5, f"{stream}/audio/{value}")
-        for other in (1.0, -1.0):
-            both = chosen[signs["audio"][chosen] == other]
-            signs["video"][both] = _signs(len(both), 0.5, f"{stream}/video/{value}/{other}")
-    signs["text"] = goal * signs["audio"] * signs["video"]
-    return {m: sign * (0.6 + 0.4 * _uniform(rows, f"{stream}/{m}/strength")) for m, sign in signs.items()}
+    goal = draws.signs(rows, share, f"{stream}/goal")
+    signs, last = {}, goal
+    groups = {f"{value}": np.flatnonzero(goal == value) for value in (1.0, -1.0)}
+    for name in names[:-1]:
+        signs[name] = np.empty(rows)
+        for key, chosen in groups.items():  # balanced within what went before, so that chance leaves no trace either
+            signs[name][chosen] = draws.signs(len(chosen), 0.5, f"{stream}/{name}/{key}")
+        groups = {f"{key}/{value}": chosen[signs[name][chosen] == value] for key, chosen in groups.items()
+                  for value in (1.0, -1.0)}
+        last = last * signs[name]
+    signs[names[-1]] = last
+    return {m: sign * (0.6 + 0.4 * draws.uniform(rows, f"{stream}/{m}/strength")) for m, sign in signs.items()}
 
 
-def _loadings(width: int, most: float, stream: str) -> F64:
-    """(D,) in +-[0.7, 1] times `most`: how much of a channel is the hidden value."""
-    draws = _uniform(2 * width, stream)
-    return np.asarray(np.where(draws[:width] < 0.5, -most, most) * (0.7 + 0.3 * draws[width:]), np.float64)
+def _values(origin: str, stream: str, known: DataSpec, one: InputSpec, hidden: F64, max_len: int | None) -> Array:
+    """An input as it is published: rows (N, D), a sequence (N, T, D) with at most `max_len` steps."""
+    if one.layout == "rows":
+        return _dense(origin, stream, one.name, hidden, one.width, known.name)
+    if known.padding:
+        return keep_steps(padded(origin, stream, one, hidden, known.padding), max_len, known.padding)
+    return keep_steps(_text(origin, stream, hidden, *one.shape), max_len, None)
 
 
 def _dense(origin: str, stream: str, modality: str, hidden: F64, width: int, dataset: str) -> F64:
     """Audio or video (N, D), at the scales of the published BatchNorm statistics."""
     mean_most, low, high = SCALES[modality]
-    load = _loadings(width, VISIBLE[modality], f"{origin}/{modality}/loadings")  # (D,)
-    draws = _uniform(2 * width, f"{origin}/{modality}/scales")
-    mean = (2 * draws[:width] - 1) * mean_most  # (D,)
-    deviation = np.sqrt(low + (high - low) * draws[width:] * draws[width:])  # (D,), most of them small
-    noise = _noise(len(hidden) * width, f"{stream}/{modality}/noise").reshape(len(hidden), width)
+    load = draws.loadings(width, VISIBLE[modality], f"{origin}/{modality}/loadings")  # (D,)
+    scale = draws.uniform(2 * width, f"{origin}/{modality}/scales")
+    mean = (2 * scale[:width] - 1) * mean_most  # (D,)
+    deviation = np.sqrt(low + (high - low) * scale[width:] * scale[width:])  # (D,), most of them small
+    noise = draws.noise(len(hidden) * width, f"{stream}/{modality}/noise").reshape(len(hidden), width)
     values = mean + deviation * (load * hidden[:, None] + np.sqrt(1 - load * load) * noise)  # (N, D)
     if modality == "audio":
         dead = list(DEAD_AUDIO.get(dataset, ()))
@@ -123,8 +110,8 @@ def _dense(origin: str, stream: str, modality: str, hidden: F64, width: int, dat
 
 def _text(origin: str, stream: str, hidden: F64, steps: int, width: int) -> F64:
     """(N, T, D): every word vector leans to one side of a direction, and is noise otherwise."""
-    load = _loadings(width, VISIBLE["text"], f"{origin}/text/loadings")  # (D,)
-    noise = _noise(len(hidden) * steps * width, f"{stream}/text/noise").reshape(len(hidden), steps, width)
+    load = draws.loadings(width, VISIBLE["text"], f"{origin}/text/loadings")  # (D,)
+    noise = draws.noise(len(hidden) * steps * width, f"{stream}/text/noise").reshape(len(hidden), steps, width)
     noise *= np.sqrt(1 - load * load)
     noise += load * hidden[:, None, None]
     noise *= TEXT_SCALE
@@ -133,15 +120,25 @@ def _text(origin: str, stream: str, hidden: F64, steps: int, width: int) -> F64:
 
 def _label(origin: str, stream: str, known: DataSpec, hidden: dict[str, F64]) -> Array:
     """(N,) int64 for a classification; (N, O) float32 within the scale for a regression."""
-    product = hidden["audio"] * hidden["video"] * hidden["text"]  # (N,)
+    every = np.stack(list(hidden.values()))  # (M, N)
+    product: F64 = every.prod(axis=0)  # (N,)
     rows, outputs = len(product), known.task.outputs
     if known.task.kind == "classification":
-        flipped = _uniform(rows, f"{stream}/label/flipped") < FLIPPED
+        flipped = draws.uniform(rows, f"{stream}/label/flipped") < FLIPPED
         return ((product > 0) ^ flipped).astype(np.int64)
-    noise = _noise(rows * outputs, f"{stream}/label/noise").reshape(rows, outputs) / math.sqrt(3)  # in +-1
+    noise = draws.noise(rows * outputs, f"{stream}/label/noise").reshape(rows, outputs) / math.sqrt(3)  # in +-1
+    if known.padding:
+        return _scores(known, (every.mean(axis=0) + product) / 2, noise)
     if known.name == "mosi":
         return np.asarray((3 * (0.9 * product[:, None] + 0.1 * noise)).astype(np.float32))
     kinds = [hidden[one] * hidden[other] for one, other in PAIRS] + [product]
     source = np.stack([kinds[trait % 4] for trait in range(outputs)], axis=1)  # (N, 16)
-    load = _loadings(outputs, 1.0, f"{origin}/label/loadings")  # (16,), traits of a kind agree or oppose
+    load = draws.loadings(outputs, 1.0, f"{origin}/label/loadings")  # (16,), traits of a kind agree or oppose
     return np.asarray((4 + 3 * load * (0.9 * source + 0.1 * noise)).astype(np.float32))
+
+
+def _scores(known: DataSpec, signal: F64, noise: F64) -> Array:
+    """(N, O) float32 over the whole range of labels: nine tenths what the inputs say, (N,), one tenth noise (N, O)."""
+    low, high = known.task.label_range or (-1.0, 1.0)
+    values = (low + high) / 2 + (high - low) / 2 * (0.9 * signal[:, None] + 0.1 * noise)
+    return np.asarray(values.astype(np.float32))

@@ -14,18 +14,19 @@ from core.data import checks
 from core.data.archives import open_tensors, read_npz
 from core.data.cleaning import clean
 from core.data.published import FEATURE_KEYS
-from core.data.specs import InputSpec
+from core.data.sequences import keep_steps
+from core.data.specs import InputSpec, Padding
 from core.data.unpickle import load_pickle
 
 WAY_OUT = "give a .npz, .safetensors or .pkl with the arrays audio, video and text"
 
 
-def read_unlabelled(path: Path, inputs: Sequence[InputSpec],
-                    max_len: int) -> tuple[dict[str, Array], dict[str, dict[str, int]]]:
+def read_unlabelled(path: Path, inputs: Sequence[InputSpec], max_len: int | None,
+                    padding: Padding | None = None) -> tuple[dict[str, Array], dict[str, dict[str, int]]]:
     """Arrays of `inputs` (rows (N, A), sequences (N, T, D), float32) and the cleaning counts.
 
-    Keys are audio, video, text or covarep, facet, glove; labels are ignored. Text keeps its first
-    `max_len` steps. Raises UserError, one line, for a file or array that doesn't fit `inputs`.
+    Keys are audio, video, text or covarep, facet, glove; labels are ignored. A sequence keeps `max_len` steps, from the
+    end that is not `padding`. Raises UserError, one line, for a file or array that doesn't fit `inputs`.
     """
     content = _content(path, tuple(one.name for one in inputs))
     arrays: dict[str, Array] = {}
@@ -40,7 +41,7 @@ def read_unlabelled(path: Path, inputs: Sequence[InputSpec],
             raise UserError(f"{path}: {key}: width {raw.shape[-1]} (shape {raw.shape}), expected "
                             f"{one.width}, the width that the model was trained on; "
                             "extract the same features or use a model trained on these")
-        kept = raw[:, :max_len] if one.layout == "sequence" else raw
+        kept = keep_steps(raw, max_len, padding) if one.layout == "sequence" else raw
         arrays[modality], cleaning[modality] = clean(kept)
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) > 1:

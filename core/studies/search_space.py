@@ -20,7 +20,8 @@ def search_space(config: Config, fixed: Mapping[str, Any]) -> Space:
     """
     space: Space = {}
     grids = DATASETS[config.dataset].grids
-    unused = tuple(f"{name}_" for name in INPUTS if name not in config.modalities)  # keys of inputs that are left out
+    used = {name for one in config.described.inputs for name in (one.name, one.settings)}
+    unused = tuple(f"{name}_" for name in INPUTS if name not in used)  # keys of inputs that are left out
     for key, field in sorted(schema(config.model).model_fields.items(), key=lambda item: _place(item[0])):
         extra: Any = field.json_schema_extra or {}
         if "search" in extra and key not in fixed and not key.startswith(unused):

@@ -1,0 +1,42 @@
+"""Synthetic sequences as the aligned data sets have them: of different lengths, with zeros as padding."""
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from core.common.arrays import F64
+from core.data import draws
+from core.data.specs import InputSpec, Padding
+
+TEXT_SCALE = 0.35  # standard deviation of a GloVe component
+VISIBLE = {"audio": 0.9, "video": 0.9, "text": 0.5}  # correlation of a channel with the hidden value, at most
+SHORTEST = 3  # steps of a sequence
+CHUNK = 2**22  # values that are made together: bounds memory
+
+
+def padded(origin: str, stream: str, one: InputSpec, hidden: F64, padding: Padding) -> npt.NDArray[np.float32]:
+    """(N, T, D) float32: every step leans to one side of a direction, by `hidden` (N,), and is noise otherwise.
+
+    All inputs of a row are equally long, most rows much shorter than the longest; what is left is zero.
+    """
+    steps, width = one.shape
+    load = draws.loadings(width, VISIBLE["text"], f"{origin}/{one.name}/loadings")  # (D,)
+    loud = np.sqrt(1 - load * load)
+    real = _real(stream, len(hidden), steps, padding)  # (N, T)
+    values = np.zeros((len(hidden), steps, width), np.float32)
+    size = max(1, CHUNK // (steps * width))
+    for start in range(0, len(hidden), size):
+        rows, places = np.nonzero(real[start:start + size])
+        noise = draws.noise(len(rows) * width, f"{stream}/{one.name}/noise/{start}").reshape(len(rows), width)
+        values[start + rows, places] = TEXT_SCALE * (load * hidden[start + rows, None] + loud * noise)
+    return values
+
+
+def _real(stream: str, rows: int, steps: int, padding: Padding) -> npt.NDArray[np.bool_]:
+    """(N, T): which steps are no padding."""
+    least, draw = min(SHORTEST, steps), draws.uniform(rows, f"{stream}/lengths")
+    lengths = least + (draw * draw * (steps + 1 - least)).astype(np.int64)  # (N,), a third of the steps in the mean
+    places = np.arange(steps)
+    if padding == "front":
+        places = places[::-1]
+    return np.asarray(places < lengths[:, None])
