@@ -34,7 +34,7 @@ class Block(nn.Layer):
 
 
 class Linear(Block):
-    """(B, I) -> (B, O), with ReLU where the node says so. The weight is (I, O)."""
+    """(B, I) -> (B, O), or (T, B, I) -> (T, B, O), with ReLU where the node says so. The weight is (I, O)."""
 
     def bind(self, tensors: Tensors) -> None:
         self.pair = tensors["weight"], tensors["bias"]
@@ -78,17 +78,28 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: 
     return y
 
 
-class LSTM(Block):
-    """(T, B, D) -> the last hidden state (B, H), also for B = 1."""
+class LayerNorm(Block):
+    """(B, A) -> (B, A), or (T, B, A) -> (T, B, A): over the last axis."""
 
     def bind(self, tensors: Tensors) -> None:
+        self.pair = tensors["weight"], tensors["bias"]  # (A,) each
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return kernels.layer_norm(xs[0], self.pair[0], self.pair[1])
+
+
+class LSTM(Block):
+    """(T, B, D) -> the last hidden state (B, H), also for B = 1; with `sequence` those of all steps (T, B, H)."""
+
+    def bind(self, tensors: Tensors) -> None:
+        self.sequence = self.node.options.get("sequence", False)
         self.weights = [tensors[f"{key}_l0"] for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         self.hidden = self.node["hidden"]
         self.dropout_state = paddle.zeros([], "uint8")  # the kernel asks for one, and uses none at rate 0
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        last = kernels.lstm(xs[0], self.weights, self.dropout_state, self.hidden, train, self.place)[1]
-        h: Tensor = ops.reshape(last, [-1, self.hidden])  # (1, B, H) -> (B, H)
+        states, last = kernels.lstm(xs[0], self.weights, self.dropout_state, self.hidden, train, self.place)
+        h: Tensor = states if self.sequence else ops.reshape(last, [-1, self.hidden])  # (1, B, H) -> (B, H)
         return h
 
 
@@ -100,11 +111,32 @@ class Dropout(Block):
 
 
 class Concat(Block):
-    """(B, A), (B, C), ... -> (B, A + C + ...)."""
+    """(B, A), (B, C), ... -> (B, A + C + ...), or (T, B, A), (T, B, C), ... -> (T, B, A + C + ...)."""
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        y: Tensor = ops.concat(list(xs), 1)
+        y: Tensor = ops.concat(list(xs), -1)
         return y
 
 
-BLOCKS = {"linear": Linear, "batch_norm": BatchNorm, "lstm": LSTM, "concat": Concat, DROPOUT: Dropout}
+class Add(Block):
+    """Values of one shape -> their sum."""
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        y = xs[0]
+        for x in xs[1:]:
+            y = ops.add(y, x)
+        return y
+
+
+class ScaledSigmoid(Block):
+    """(B, O) -> (B, O) between the node's `low` and `high`."""
+
+    def bind(self, tensors: Tensors) -> None:
+        self.low, self.range = self.node["low"], self.node["high"] - self.node["low"]
+
+    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        return kernels.scaled(ops.sigmoid(xs[0]), self.range, self.low)
+
+
+BLOCKS = {"linear": Linear, "batch_norm": BatchNorm, "layer_norm": LayerNorm, "lstm": LSTM, "concat": Concat,
+          "add": Add, "scaled_sigmoid": ScaledSigmoid, DROPOUT: Dropout}

@@ -5,22 +5,45 @@ the positions mean; the rest of the backend calls `ops` by name where nothing ha
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import paddle
 from paddle import Tensor
 
+from core.common.constants import LAYERNORM_EPS
+
 ops: Any = paddle._C_ops  # Any, because its type stubs lag behind
+EXACT_EPS = 2.0**-17  # near LAYERNORM_EPS, and float32 has all powers of two
 Place = Any  # paddle.CPUPlace, paddle.CUDAPlace or paddle.CustomPlace: three classes without a base
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(B, I) -> (B, O), one kernel for product and sum; weight (I, O). The last two: factors of bias and product.
+    """(B, I) -> (B, O), or (T, B, I) -> (T, B, O), one kernel for product and sum; weight (I, O).
 
-    Its backward pass crashes unless all three inputs ask for gradients; those of frozen parameters do, too.
+    The last two: factors of bias and product. Its backward pass crashes unless the bias asks for a gradient; that of a
+    frozen one does, too.
     """
-    y: Tensor = ops.addmm(bias, x, weight, 1.0, 1.0)
+    if len(x.shape) == 2:
+        y: Tensor = ops.addmm(bias, x, weight, 1.0, 1.0)
+        return y
+    steps, _, width = x.shape
+    y = ops.addmm(bias, ops.reshape(x, [-1, width]), weight, 1.0, 1.0)  # (T B, I) -> (T B, O)
+    y = ops.reshape(y, [steps, -1, weight.shape[1]])
+    return y
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(..., A) -> (..., A), over the last axis.
+
+    The kernel rounds eps to float32, which in float64 is 2e-13 off. There it is given x times s and eps times s^2, a
+    power of two: the quotient is the same.
+    """
+    eps = LAYERNORM_EPS
+    if x.dtype == paddle.float64:
+        x, eps = scaled(x, math.sqrt(EXACT_EPS / eps)), EXACT_EPS
+    y: Tensor = ops.layer_norm(x, weight, bias, eps, len(x.shape) - 1)
     return y
 
 
