@@ -7,12 +7,14 @@ arithmetic costs more than operators. What float64 needs otherwise stands at the
 """
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import mindspore
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from backends.mindspore.kernels import (
@@ -22,19 +24,26 @@ from backends.mindspore.kernels import (
     batch_norm_grad,
     bias_add,
     bias_grad,
+    column_sums,
     concat,
     concat_columns,
+    concat_last,
     constant,
     div,
+    gather,
     lstm_pair,
     matmul,
     matmul_t,
     mul,
+    numbers,
+    ones,
     relu,
     relu_grad,
+    row_mean,
     sigmoid,
     sigmoid_grad,
     split_gates,
+    spread,
     sqrt,
     square,
     sub,
@@ -43,8 +52,9 @@ from backends.mindspore.kernels import (
     tanh_grad,
     zeros,
 )
-from core.common.constants import BATCHNORM_EPS, BATCHNORM_MOMENTUM
-from core.models.graph import DROPOUT, STATISTICS, Node
+from core.common.arrays import Array
+from core.common.constants import BATCHNORM_EPS, BATCHNORM_MOMENTUM, LAYERNORM_EPS
+from core.models.graph import DROPOUT, STATISTICS, Node, Ref
 
 Tensors = Mapping[str, Parameter]
 Saved = Any  # what a way back needs of the way forward
@@ -123,28 +133,35 @@ class Differentiated(Block):
 
 
 class Linear(Block):
-    """(B, I) -> (B, O), with ReLU where the node says so."""
+    """(B, I) -> (B, O), or (T, B, I) -> (T, B, O), with ReLU where the node says so."""
 
     def bind(self, tensors: Tensors) -> None:
         self.keep(weight=tensors["weight"], bias=tensors["bias"])
-        self.relu = self.node.options.get("activation") == "relu"
+        self.relu, self.width = self.node.options.get("activation") == "relu", self.weight.shape[1]
+        self.shape = own_shape(self.node.output)
 
     def construct(self, x: Tensor) -> Tensor:
+        return self.rows(x.view(-1, self.width)).view(self.shape)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """(N, I) -> (N, O)."""
         y = bias_add(matmul_t(x, self.weight), self.bias)
         if self.relu:
             y = relu(y)
         return y
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
-        y = self.construct(xs[0])
-        return y, (xs[0], y)
+        x = xs[0].view(-1, self.width)
+        y = self.rows(x)
+        return y.view(self.shape), (x, y, xs[0].shape)
 
     def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> Back:
-        x, y = saved
+        x, y, shape = saved
+        dy = dy.view(y.shape)
         if self.relu:
-            dy = relu_grad(dy, y)  # (B, O)
+            dy = relu_grad(dy, y)  # (N, O)
         found = {"weight": t_matmul(dy, x).view(-1), "bias": bias_grad(dy)}
-        return [matmul(dy, self.weight) if needs[0] else None], found  # (B, I)
+        return [matmul(dy, self.weight).view(shape) if needs[0] else None], found
 
 
 class BatchNorm(Block):
@@ -184,18 +201,61 @@ class BatchNorm(Block):
         return div(mul(dy, self.weight), sqrt(add(self.running_var, self.eps)))
 
 
+class LayerNorm(Block):
+    """(B, A) -> (B, A), or (T, B, A) -> (T, B, A): over the last axis.
+
+    Of operators, in float32 too: forward they cost what the kernel does, on the way back a quarter, and on an input,
+    which needs no gradient, a tenth. Each row is r (x - mean) by its own r = 1 / sqrt(var + eps).
+    """
+
+    def bind(self, tensors: Tensors) -> None:
+        self.keep(weight=tensors["weight"], bias=tensors["bias"], row=tensors["weight"].view(1, -1))  # (A,), (1, A)
+        self.width, self.shape = len(self.bias), own_shape(self.node.output)
+        self.eps, self.share = constant(LAYERNORM_EPS, self.dtype), constant(1 / self.width, self.dtype)
+        self.one = constant(1, self.dtype)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.normalised(x)[0]
+
+    def normalised(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """The output, and of each row what it is less its mean (N, A), r (N, 1) and r times the weight (N, A)."""
+        x = x.view(-1, self.width)
+        centred = sub(x, row_mean(x, -1))
+        inverse = div(self.one, sqrt(add(row_mean(mul(centred, centred), -1), self.eps)))
+        scale = spread(inverse, self.row)
+        return bias_add(mul(centred, scale), self.bias).view(self.shape), (centred, inverse, scale)
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
+        return self.normalised(xs[0])
+
+    def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> Back:
+        centred, inverse, scale = saved
+        shape, dy = dy.shape, dy.view(centred.shape)
+        product = mul(dy, centred)  # (N, A)
+        found = {"weight": t_matmul(inverse, product).view(-1), "bias": column_sums(dy)}
+        if not needs[0]:
+            return [None], found
+        # less what each row's mean and variance take of it: (N, 1) both
+        mean = mul(mul(matmul_t(dy, self.row), self.share), inverse)
+        var = mul(mul(matmul_t(product, self.row), self.share), mul(inverse, square(inverse)))
+        dx = sub(sub(mul(dy, scale), mean), mul(centred, spread(var, ones((1, self.width), self.dtype))))
+        return [dx.view(shape)], found
+
+
 class LSTM(Block):
-    """(T, B, D) -> the last hidden state (B, H), also for B = 1."""
+    """(T, B, D) -> the last hidden state (B, H), also for B = 1; with `sequence` those of all steps (T, B, H)."""
 
     def bind(self, tensors: Tensors) -> None:
         self.keep(weight_ih=tensors["weight_ih_l0"], weight_hh=tensors["weight_hh_l0"],  # (4H, D), (4H, H)
                   bias_ih=tensors["bias_ih_l0"], bias_hh=tensors["bias_hh_l0"])  # (4H,)
         self.width, self.hidden = self.weight_ih.shape[1], self.weight_hh.shape[1]
+        self.sequence = self.node.options.get("sequence", False)
         self.kernel, self.gradient = lstm_pair(self.width, self.hidden)
 
     def construct(self, x: Tensor) -> Tensor:
         start = ops.zeros((1, x.shape[1], self.hidden), x.dtype)  # (1, B, H)
-        return self.kernel(x, start, start, self.joined())[1][0]
+        y, last, _, _, _ = self.kernel(x, start, start, self.joined())
+        return y if self.sequence else last[0]
 
     def joined(self) -> Tensor:
         """All weights as the kernel takes them, with one bias for two: a vector of shape (W, 1, 1)."""
@@ -206,12 +266,12 @@ class LSTM(Block):
         x = xs[0]
         start, flat = zeros((1, x.shape[1], self.hidden), self.dtype), self.joined()
         y, last, cell, reserved, _ = self.kernel(x, start, start, flat)
-        return last.view(start.shape[1:]), (x, start, flat, y, last, cell, reserved)
+        return y if self.sequence else last.view(start.shape[1:]), (x, start, flat, y, last, cell, reserved)
 
     def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> Back:
         x, start, flat, y, last, cell, reserved = saved
-        dx, _, _, joined = self.gradient(x, start, start, flat, y, last, cell, zeros(y.shape, self.dtype),
-                                         dy.view(start.shape), start, reserved)
+        of_all, of_last = (dy, start) if self.sequence else (zeros(y.shape, self.dtype), dy.view(start.shape))
+        dx, _, _, joined = self.gradient(x, start, start, flat, y, last, cell, of_all, of_last, start, reserved)
         joined = joined.view(-1)
         ends = (0, 4 * self.hidden * self.width, 4 * self.hidden * (self.width + self.hidden), joined.shape[0])
         weight_ih, weight_hh, bias = (ops.narrow(joined, 0, start, stop - start) for start, stop in pairwise(ends))
@@ -232,17 +292,69 @@ class Dropout(Block):
 
 
 class Concat(Block):
-    """(B, A), (B, C), ... -> (B, A + C + ...)."""
+    """(B, A), (B, C), ... -> (B, A + C + ...), or (T, B, A), (T, B, C), ... -> (T, B, A + C + ...)."""
 
     def construct(self, *xs: Tensor) -> Tensor:
-        return concat_columns(xs)
+        return concat_last(xs)
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
-        return concat_columns(tuple(xs)), [x.shape[1] for x in xs]
+        return concat_last(tuple(xs)), [x.shape for x in xs]
 
     def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> Back:
-        starts = [sum(saved[:place]) for place in range(len(saved))]
-        return [ops.narrow(dy, 1, start, width) for start, width in zip(starts, saved, strict=True)], {}
+        if dy.ndim == 2:
+            starts = [sum(width for _, width in saved[:place]) for place in range(len(saved))]
+            return [ops.narrow(dy, 1, start, width) for start, (_, width) in zip(starts, saved, strict=True)], {}
+        widths = tuple(shape[-1] for shape in saved)
+        pieces, rows = dy.view(-1, math.gcd(*widths)), dy.shape[0] * dy.shape[1]  # what all widths are made of
+        return [gather(pieces, numbers(columns, rows, place, *widths), 0).view(shape) if needed else None
+                for place, (shape, needed) in enumerate(zip(saved, needs, strict=True))], {}
+
+
+def columns(rows: int, place: int, *widths: int) -> Array:
+    """Where the columns of input `place` lie in rows of `widths` side by side, counted in their common divisor."""
+    unit = math.gcd(*widths)
+    start, stop = sum(widths[:place]) // unit, sum(widths[:place + 1]) // unit
+    found: Array = np.arange(rows * sum(widths) // unit).reshape(rows, -1)[:, start:stop]
+    return found
+
+
+class Add(Block):
+    """Values of one shape -> their sum."""
+
+    def construct(self, *xs: Tensor) -> Tensor:
+        y = xs[0]
+        for x in xs[1:]:
+            y = add(y, x)
+        return y
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
+        return self.construct(*xs), None
+
+    def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> Back:
+        return [dy] * len(needs), {}
+
+
+class ScaledSigmoid(Block):
+    """(B, O) -> (B, O) between the node's `low` and `high`."""
+
+    def bind(self, tensors: Tensors) -> None:
+        low, high = self.node["low"], self.node["high"]
+        self.low, self.range = constant(low, self.dtype), constant(high - low, self.dtype)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return add(mul(sigmoid(x), self.range), self.low)
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
+        share = sigmoid(xs[0])
+        return add(mul(share, self.range), self.low), share
+
+    def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> Back:
+        return [sigmoid_grad(saved, mul(dy, self.range)) if needs[0] else None], {}
+
+
+def own_shape(ref: Ref) -> tuple[int, ...]:
+    """The shape of a value of any number of rows: (B, A), or time first (T, B, A)."""
+    return (ref.shape[0], -1, *ref.shape[1:]) if ref.layout == "sequence" else (-1, *ref.shape)
 
 
 class BatchNorm64(BatchNorm):
@@ -275,7 +387,7 @@ class BatchNorm64(BatchNorm):
 
 
 class LSTM64(LSTM):
-    """(T, B, D) -> the last hidden state (B, H)."""
+    """(T, B, D) -> the last hidden state (B, H), or those of all steps (T, B, H)."""
 
     def construct(self, x: Tensor) -> Tensor:
         return self.unrolled(x)[0]
@@ -284,42 +396,48 @@ class LSTM64(LSTM):
         return self.unrolled(xs[0])
 
     def unrolled(self, x: Tensor) -> tuple[Tensor, Saved]:
-        """The last hidden state, and what every step gave."""
+        """The output, and what every step gave."""
         steps, rows, width = x.shape
         flat = x.view(-1, width)  # (T, B, D) -> (T B, D)
         projected = add(matmul_t(flat, self.weight_ih), add(self.bias_ih, self.bias_hh))  # (T B, 4H)
         h = cell = zeros((rows, self.hidden), self.dtype)  # (B, H)
-        before, gates = [], []
+        states, cells, gates = [h], [cell], []
         for step in range(steps):
             total = add(ops.narrow(projected, 0, step * rows, rows), matmul_t(h, self.weight_hh))  # (B, 4H)
             i, f, g, o = split_gates(total)
             i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)  # (B, H) each
-            before.append((h, cell))
             cell = add(mul(f, cell), mul(i, g))
             squashed = tanh(cell)
             gates.append((i, f, g, o, squashed))
             h = mul(o, squashed)
-        return h, (flat, before, gates)
+            states.append(h)
+            cells.append(cell)
+        y = concat(tuple(states[1:])).view(steps, rows, -1) if self.sequence else h
+        return y, (flat, states, cells, gates)
 
     def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> Back:
-        flat, before, gates = saved
-        dh, dcell = dy, zeros(dy.shape, self.dtype)
+        flat, states, cells, gates = saved
+        dcell = zeros(states[0].shape, self.dtype)
+        dh = dcell if self.sequence else dy
         totals = []
-        for (_, cell), (i, f, g, o, squashed) in zip(reversed(before), reversed(gates), strict=True):
-            dcell = add(dcell, tanh_grad(squashed, mul(dh, o)))  # (B, H)
-            total = concat_columns((sigmoid_grad(i, mul(dcell, g)), sigmoid_grad(f, mul(dcell, cell)),
+        for step in reversed(range(len(gates))):
+            i, f, g, o, squashed = gates[step]
+            dh = add(dh, dy[step]) if self.sequence else dh  # (B, H)
+            dcell = add(dcell, tanh_grad(squashed, mul(dh, o)))
+            total = concat_columns((sigmoid_grad(i, mul(dcell, g)), sigmoid_grad(f, mul(dcell, cells[step])),
                                     tanh_grad(g, mul(dcell, i)), sigmoid_grad(o, mul(dh, squashed))))  # (B, 4H)
             totals.append(total)
             dh, dcell = matmul(total, self.weight_hh), mul(dcell, f)
         stacked = concat(tuple(reversed(totals)))  # (T B, 4H)
         bias = bias_grad(stacked)
-        hidden = concat(tuple(h for h, _ in before))  # (T B, H)
-        dx = matmul(stacked, self.weight_ih).view(len(before), *dy.shape[:1], -1) if needs[0] else None  # (T, B, D)
+        hidden = concat(tuple(states[:-1]))  # (T B, H): before each step
+        dx = matmul(stacked, self.weight_ih).view(len(gates), *dcell.shape[:1], -1) if needs[0] else None  # (T, B, D)
         return [dx], {"weight_ih_l0": t_matmul(stacked, flat).view(-1),
                       "weight_hh_l0": t_matmul(stacked, hidden).view(-1), "bias_ih_l0": bias, "bias_hh_l0": bias}
 
 
-BLOCKS = {"linear": Linear, "batch_norm": BatchNorm, "lstm": LSTM, "concat": Concat, DROPOUT: Dropout}
+BLOCKS = {"linear": Linear, "batch_norm": BatchNorm, "layer_norm": LayerNorm, "lstm": LSTM, "concat": Concat,
+          "add": Add, "scaled_sigmoid": ScaledSigmoid, DROPOUT: Dropout}
 # In float64. MindSpore's CPU kernels of LSTM and BatchNorm have none, and some operators accept it and compute in
 # float32 (docs/divergences.md has the sizes); these blocks are made of operators that really compute in it.
 BLOCKS64 = {**BLOCKS, "batch_norm": BatchNorm64, "lstm": LSTM64}

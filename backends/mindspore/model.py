@@ -1,6 +1,7 @@
 """The network in MindSpore: the blocks of a graph, and the parameters under their neutral names.
 
-Read it with core/models/<model>.py, which has the wiring, and blocks.py and fusion.py, which have the mathematics.
+Read it with core/models/<model>.py, which has the wiring, and blocks.py, attention.py and fusion.py, which have the
+mathematics.
 """
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from backends.mindspore import blocks, fusion
+from backends.mindspore import attention, blocks, fusion
 from backends.mindspore.kernels import add
 from backends.mindspore.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
 from core.models.walk import Watch, backpropagate, execute, local_tensors, record, steps_of
 
-BLOCKS = {**blocks.BLOCKS, **fusion.BLOCKS}
-BLOCKS64 = {**blocks.BLOCKS64, **fusion.BLOCKS}
+BLOCKS = {**blocks.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
+BLOCKS64 = {**blocks.BLOCKS64, **attention.BLOCKS, **fusion.BLOCKS}
 
 
 class Network(nn.Cell):
