@@ -12,6 +12,7 @@ import numpy as np
 from core.common.arrays import F64, Array
 from core.common.constants import ADAM_EPS
 from core.config import make_config
+from core.data.specs import Reduction
 from core.models.graph import Graph
 from core.runtime.backend import open_session
 from core.runtime.worker import tell
@@ -28,7 +29,7 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """One run. steps: per-row loss of every training step (S,); epochs in order; test predictions (N, O).
+    """One run. steps: loss of every training step, per row or the mean (S,); epochs in order; test predictions (N, O).
 
     least: what rounding alone can do to a loss, the least that its chaos floor is taken for.
     """
@@ -48,16 +49,15 @@ class Record:
 
 
 class Recorder:
-    """A session that keeps the loss of every step; everything else goes through."""
+    """A session that keeps the loss of every step, per row or the mean; everything else goes through."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Session, reduction: Reduction) -> None:
+        self.session, self.reduction = session, reduction
         self.steps: list[float] = []
 
     def train_epoch(self, plan: EpochPlan) -> EpochResult:
         result = self.session.train_epoch(plan)
-        rows = np.array([stop - start for start, stop in plan.bounds])
-        self.steps += (result.losses / rows).tolist()
+        self.steps += (result.losses / plan.sizes if self.reduction == "sum" else result.losses).tolist()
         return result
 
     def __getattr__(self, name: str) -> Any:
@@ -77,7 +77,7 @@ def whole_run(backend: str, values: Values, nudged: str | None = None) -> Record
     with tempfile.TemporaryDirectory(prefix="lmf-parity-") as scratch:
         config = make_config({**values, "output_path": scratch, "model_path": None})
         dataset, graph = prepare(config)
-        session = Recorder(open_session(backend, graph, config))
+        session = Recorder(open_session(backend, graph, config), config.loss_reduction)
         trainer = Trainer(session, graph, config, dataset, RunFolder(Path(scratch), config), backend)
         trainer.load()
         if nudged:

@@ -1,15 +1,19 @@
-"""Runs inside a worker: begin a run and stop it after some epochs, or carry one on."""
+"""Runs inside a worker: begin a run and stop it after some epochs, carry one on, or run on rows that are given."""
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
 from typing import Any
 
-from core.config import make_config
+from core.common.arrays import Array
+from core.config import build_graph, make_config
+from core.data import Dataset, Split
 from core.runtime.backend import open_session
 from core.training.prepare import prepare
+from core.training.progress import Progress
 from core.training.run_folder import Row, RunFolder
 from core.training.trainer import Trainer
+from parity.runs import Recorder
 
 
 class Stop(Exception):
@@ -32,3 +36,17 @@ def train(backend: str, values: dict[str, Any], path: Path, resume: bool, stop_a
     with contextlib.suppress(Stop):
         trainer.run(report)
     return trainer.progress.history
+
+
+def on_rows(backend: str, values: dict[str, Any], splits: dict[str, dict[str, Array]], path: Path
+            ) -> tuple[list[float], Progress, Array]:
+    """A whole run on the rows of `splits`: loss of every step, progress, and what it predicts of the test rows."""
+    config = make_config(values)
+    described = config.described.measured(splits["train"])
+    dataset = Dataset(described, None, {name: Split(arrays) for name, arrays in splits.items()}, True, "", {}, None)
+    graph = build_graph(config, described.inputs)
+    session = Recorder(open_session(backend, graph, config), config.loss_reduction)
+    trainer = Trainer(session, graph, config, dataset, RunFolder(path, config), backend)
+    trainer.load()
+    trainer.run(lambda row: None)
+    return session.steps, trainer.progress, session.predict("test")
