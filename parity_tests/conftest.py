@@ -1,7 +1,7 @@
 """Workers, cases and batches that all rungs share. One worker process per backend and test session."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +14,7 @@ from core.common.arrays import Array
 from core.config import Config, build_graph, make_config
 from core.data.published import feature_inputs
 from core.data.specs import InputSpec
+from core.models import MODELS
 from core.models.graph import Graph
 from core.runtime.backend import BACKENDS, missing_reason
 from core.runtime.worker import RemoteSession, Worker
@@ -27,6 +28,7 @@ from parity_tests.states import SEED, STATES
 SUBNETS = {"audio_hidden": 5, "video_hidden": 3, "text_hidden": 6, "weight_decay": DECAY, "learning_rate": 0.001,
            "factor_learning_rate": 0.003, "seed": SEED}
 WIDTHS = {**SUBNETS, "rank": 3}
+HEADS = {"attention_heads": 2, "feed_forward_dim": 5}
 CASES: dict[str, dict[str, Any]] = {
     "three": {"dataset": "iemocap", **WIDTHS},
     "three scores": {"dataset": "pom", **WIDTHS},
@@ -40,13 +42,25 @@ CASES: dict[str, dict[str, Any]] = {
     "tfn audio": {"dataset": "iemocap", "model": "tfn", "post_fusion_dim": 4, "modalities": "audio", **SUBNETS},
     "tfn post fusion": {"dataset": "mosi", "model": "tfn", "post_fusion_dim": 4, "modalities": "audio,text",
                         "apply_post_fusion_dropout": True, **SUBNETS},
+    **{name: {"dataset": "mosi_aligned", "model": "msa", "hidden_dim": 4, "learning_rate": 0.001, "seed": SEED,
+              "weight_decay": DECAY, **values} for name, values in {
+        "course": {},
+        "transformer": {**HEADS, "encoder": "transformer", "norm_order": "pre", "encoder_layers": 2, "loss": "huber",
+                        "attention_dropout": 0.2, "layer_norm": False, "fusion": "concat_lstm",
+                        "modalities": "vision,text", "frozen": "text_fc.bias,mm_lstm.weight_hh_l0"},
+        "self attention": {**HEADS, "fusion": "self_attention", "encoder": "transformer", "modalities": "text,audio"},
+        "cross attention": {**HEADS, "fusion": "cross_attention", "apply_dropout": True},
+    }.items()},
 }
 SIZES = {"audio": 7, "video": 4, "text": 6, "steps": 5}
+ALIGNED = {"vision": 5, "text": 6, "audio": 4}
 ROWS = 21  # batches of 8 leave a ragged last one of 5
 
 
 def inputs_of_case(config: Config) -> tuple[InputSpec, ...]:
     """The inputs that are there."""
+    if MODELS[config.model].sequences:
+        return tuple(InputSpec(name, (SIZES["steps"], ALIGNED[name]), "sequence") for name in config.modalities)
     return feature_inputs(**{m: SIZES[m] for m in config.modalities}, steps=SIZES["steps"])
 
 
@@ -96,6 +110,9 @@ class Lab:
 
 def make_arrays(graph: Graph, dtype: str, rows: int = ROWS) -> dict[str, Array]:
     """Random features and labels; audio has a constant channel, as the published data has."""
+    if MODELS[graph.model].sequences:
+        padded = padded_rows({one.name: one.width for one in graph.inputs}, rows)
+        return {name: value.astype(dtype) for name, value in padded.items()}
     draw = np.random.default_rng(5)
     arrays: dict[str, Array] = {}
     for one in feature_inputs(**SIZES):  # drawn for all, so that cases share their numbers
@@ -108,6 +125,19 @@ def make_arrays(graph: Graph, dtype: str, rows: int = ROWS) -> dict[str, Array]:
     arrays["label"] = (draw.integers(0, 2, rows) if graph.task.kind == "classification"
                        else draw.uniform(-3, 3, (rows, graph.task.outputs)).astype(dtype))
     return arrays
+
+
+def padded_rows(widths: Mapping[str, int], rows: int, steps: int = SIZES["steps"]) -> dict[str, Array]:
+    """Sequences, and labels from -3 to 3: row 0 is padded in front, the next at the end, the next is nothing but zeros,
+    then two are whole, and so on; a step more of one modality, a step less of the next.
+    """
+    draw, found = np.random.default_rng(4), {}
+    for place, (name, width) in enumerate(widths.items()):
+        x = found[name] = draw.normal(0.1, 0.8, (rows, steps, width))
+        x[0::5, :1 + place % 2] = 0
+        x[1::5, steps - 2 + place % 2:] = 0
+        x[2::5] = 0
+    return {**found, "label": draw.uniform(-3, 3, (rows, 1))}
 
 
 @pytest.fixture(scope="session")

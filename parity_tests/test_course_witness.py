@@ -15,28 +15,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.common.arrays import Array
 from core.common.errors import RunFailed
 from core.config import Config, build_graph, make_config, to_values
-from core.data.specs import InputSpec
 from core.models.graph import Graph
 from core.runtime.worker import Worker
 from core.training.randomness import batch_order
 from core.training.state import State, initial_state
 from parity.bounds import FORWARD, GRADIENT
 from parity.ground import Ground
+from parity_tests.conftest import ALIGNED, inputs_of_case, padded_rows
 from parity_tests.test_witness import hold, imports
 from parity_tests.witnesses.course import History, Seen
 from tests.running import ROOT
 
-WIDTHS = {"vision": 5, "text": 6, "audio": 4}
-STEPS, ROWS = 5, 7
+ROWS = 7
 EPOCHS, RATE = 6, 0.01
 WITNESS = "parity_tests.witnesses.course"
 TRANSFORMER: dict[str, Any] = {"encoder": "transformer", "attention_heads": 2, "feed_forward_dim": 7}
 SELF = {"fusion": "self_attention", "attention_heads": 2}
 CROSS = {"fusion": "cross_attention", "attention_heads": 4}
-SUBSETS = [",".join(names) for count in (1, 2, 3) for names in combinations(WIDTHS, count)]
+SUBSETS = [",".join(names) for count in (1, 2, 3) for names in combinations(ALIGNED, count)]
 VARIANTS: dict[str, dict[str, Any]] = {
     **{names: {"modalities": names} for names in SUBSETS},
     "without LayerNorm": {"layer_norm": False}, "concat_lstm": {"fusion": "concat_lstm"},
@@ -55,27 +53,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def described(variant: str) -> tuple[Graph, Config]:
     config = make_config({"dataset": "mosi_aligned", "model": "msa", "precision": "float64", "hidden_dim": 4,
                           "batch_size": ROWS, **VARIANTS[variant]})
-    inputs = tuple(InputSpec(name, (STEPS, WIDTHS[name]), "sequence") for name in config.modalities)
-    return build_graph(config, inputs), config
+    return build_graph(config, inputs_of_case(config)), config
 
 
-def settings_of(config: Any, widths: Mapping[str, int] = MappingProxyType(WIDTHS)) -> dict[str, Any]:
+def settings_of(config: Any, widths: Mapping[str, int] = MappingProxyType(ALIGNED)) -> dict[str, Any]:
     """The same in the witness's words."""
     return {"widths": {name: width for name, width in widths.items() if name in config.modalities},
             "hidden": config.hidden_dim, "encoder": config.encoder, "layer_norm": config.layer_norm,
             "fusion": config.fusion, "heads": config.attention_heads, "feed_forward": config.feed_forward_dim,
             "layers": config.encoder_layers, "pre": config.norm_order == "pre"}
-
-
-def rows_of(inputs: Mapping[str, int], rows: int, steps: int = STEPS) -> dict[str, Array]:
-    """Row 0 is padded in front, the next at the end, the next is zeros, then none; each modality by its own length."""
-    draw, found = np.random.default_rng(4), {}
-    for place, (name, width) in enumerate(inputs.items()):
-        x = found[name] = draw.normal(0.1, 0.8, (rows, steps, width))
-        x[0::5, :1 + place % 2] = 0
-        x[1::5, steps - 2 + place % 2:] = 0
-        x[2::5] = 0
-    return {**found, "label": draw.uniform(-3, 3, (rows, 1))}
 
 
 def moved(graph: Graph) -> State:
@@ -87,7 +73,7 @@ def moved(graph: Graph) -> State:
 
 def common(variant: str, rows: int) -> Ground:
     graph, config = described(variant)
-    arrays = rows_of({one.name: one.width for one in graph.inputs}, rows)
+    arrays = padded_rows({one.name: one.width for one in graph.inputs}, rows)
     return Ground(graph, config, moved(graph), arrays, arrays)
 
 
@@ -125,8 +111,8 @@ def test_training_as_the_course_has_it(open_lab: Any, workers: dict[str, Worker]
                                        backend: str, variant: str) -> None:
     """MSELoss, Adam, CosineAnnealingLR stepped by the batch, the epoch of the highest Corr, the test rows once."""
     config = described(variant)[1].model_copy(update={"batch_size": 16, "epochs": EPOCHS, "learning_rate": RATE})
-    widths = {name: WIDTHS[name] for name in config.modalities}
-    pool = rows_of(widths, 120)
+    widths = {name: ALIGNED[name] for name in config.modalities}
+    pool = padded_rows(widths, 120)
     places = {"train": slice(0, 70), "valid": slice(70, 90), "test": slice(90, 120)}
     splits = {split: {name: value[place] for name, value in pool.items()} for split, place in places.items()}
     open_lab(backend, "float32", "three", "before the witness")  # starts the worker
@@ -152,7 +138,7 @@ def test_the_model_of_the_course_has_582067_parameters(torch_worker: Worker) -> 
     assert graph.parameter_count == 582067
     weights = initial_state(graph, 3, "float64").weights
     widths = {one.name: one.width for one in graph.inputs}
-    rows = rows_of(widths, 2, 50)
+    rows = padded_rows(widths, 2, 50)
     got = torch_worker.run(f"{WITNESS}:outputs", settings_of(config, widths), weights, rows)
     assert got.shape == (2, 1)
 
