@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from core.common.arrays import Array
-from core.data.published import DATASETS, MODALITIES
 from core.data.specs import Task
+from core.data.tables import TABLES
 from core.studies.tables.plan import Job, run_path, save_plan
 from core.training.metrics import evaluate
 from core.training.run_folder import write_predictions
@@ -23,19 +23,21 @@ ROWS = 20
 
 
 def job(table: str, cell: str = "", backend: str = "torch", seed: int = 1, model: str = "lmf",
-        modalities: tuple[str, ...] = MODALITIES, variant: str = "", data: str = "published", **values: Any) -> Job:
+        modalities: tuple[str, ...] | None = None, variant: str = "", data: str = "published", **values: Any) -> Job:
     """A planned job. Its run is its own."""
-    cell = cell or table
+    dataset = TABLES[table].data
+    cell, modalities = cell or dataset.name, modalities or dataset.names
     emotion = {"emotion": cell} if table == "iemocap" else {}
     name = "-".join([table, cell, model, "+".join(modalities), variant, data, backend, f"seed{seed}"])
     return Job(table, cell, variant, model, modalities, backend, seed, name, f"configs/{table}/{cell}.yaml", data,
-               {"dataset": table, **emotion, "model": model, "modalities": list(modalities), "data": data,
+               {"dataset": dataset.name, **emotion, "model": model, "modalities": list(modalities), "data": data,
                 "seed": seed, **values})
 
 
 def task_of(table: str, emotion: str | None = None) -> Task:
     """What a run of `table` predicts."""
-    return DATASETS[table].part(emotion or next(iter(DATASETS[table].parts), None)).task
+    data = TABLES[table].data
+    return data.part(emotion or next(iter(data.parts), None)).task
 
 
 def outputs_of(table: str, seed: int, noise: float = 0.5) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("every_framework")
 
 POM = ("--table", "pom", "--backend", "torch")
 MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
-    ((), ("--table is required", "mosi, pom, iemocap or all")),
+    ((), ("--table is required", "mosi, pom, iemocap, msa, msa_ablations or all")),
     (("--table", "mosei"), ("--table mosei", "'mosei'", "mosi, pom, iemocap")),
     (("--table", "pom", "--backend", "jax"), ("--backend jax", "'jax'", "torch, mindspore, paddle")),
     (("--table", "pom", "--backend", "torch,torch"), ("--backend torch,torch", "twice")),
@@ -27,7 +27,12 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*POM, "--cells", "vivd"), ("--cells vivd", "no such cell in pom", "vivid")),
     ((*POM, "--cells", "happy"), ("--cells happy", "no such cell in pom")),
     ((*POM, "--cells", "vivid,vivid"), ("--cells vivid,vivid", "twice")),
-    ((*POM, "--variant", "ascend"), ("--variant ascend", "only iemocap")),
+    ((*POM, "--variant", "ascend"), ("--variant ascend", "only iemocap, msa", "ends in .yaml")),
+    (("--table", "pom,msa", "--variant", "course"), ("--variant course", "one table", "pom, msa")),
+    (("--table", "msa", "--variant", "best"), ("configs/msa/best.yaml: no such file", "other settings with --variant")),
+    (("--table", "msa", "--variant", "a/x.yaml,x"), ("two rows would be called x",)),
+    (("--table", "pom", "--dataset", "mosi"), ("--dataset mosi", "is about pom", "--table msa")),
+    (("--table", "msa", "--dataset", "nothing"), ("dataset = 'nothing' (from --dataset)",)),
     (("--table", "iemocap", "--backend", "torch", "--variant", "huawei"), ("--variant huawei", "ascend or ")),
     (("--table", "iemocap", "--backend", "torch", "--variant", "ascend", "--cells", "angry"),
      ("--cells angry", "variant ascend doesn't have it", "happy")),
@@ -39,7 +44,7 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*POM, "--seeds", f"{2**63}-{2**63}"), ("below 2^63",)),
     ((*POM, "--jobs", "0"), ("--jobs 0", "at least 1")),
     ((*POM, "--jobs", "two"), ("--jobs two", "whole number")),
-    ((*POM, "--model", "mfn"), ("--model mfn", "lmf, tfn")),
+    ((*POM, "--model", "mfn"), ("--model mfn", "lmf, msa, tfn")),
     ((*POM, "--modalities", "audio,smell"), ("--modalities audio,smell", "'smell'", "audio, video, text")),
     ((*POM, "--modalities", "audio;audio"), ("--modalities audio;audio", "twice")),
     ((*POM, "--rank", "0"), ("rank = '0' (from --rank)", "greater than or equal to 1")),

@@ -1,22 +1,26 @@
-"""What the papers' tables say of each data set: its cells, the metrics that are reported, how its classes are made."""
+"""What each table shows: a data set, its cells, the metrics that are reported, how its classes are made."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.data.published import DATASETS
-from core.data.specs import DataSpec
+from core.data.specs import CLASSES, TRAITS, DataSpec
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """The papers' table of a data set, in which every cell has hyperparameters of its own.
+    """A table: the papers' of a data set, in which every cell has hyperparameters of its own; or that of a model.
 
     A cell is a part of the data set; or one of its scores, where it has several: a run gives them all, and the cell
     reads its own; or else the data set itself. cell: what cells are called. metrics: those of our rows;
     unreported: those among them that no publication has. classes: ways to make classes of its scores
     (core.studies.tables.figures). claimed: whether publications claim numbers of parameters for it.
+
+    A model's table has settings side by side, each a file of `folder` and a row: `base` is the one that the others are
+    compared with, and planned alone unless `every` or the command says otherwise. It may be made of other data too.
     """
 
+    name: str
     data: DataSpec
     title: str
     metrics: tuple[str, ...]
@@ -24,6 +28,29 @@ class TableSpec:
     unreported: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     claimed: bool = False
+    folder: str = ""
+    base: str = ""
+    every: bool = False
+
+    def on(self, data: DataSpec) -> TableSpec:
+        """The table of the same model on other data: its metrics, where it has others."""
+        if data == self.data:
+            return self
+        task = data.task
+        metrics = (self.metrics if set(self.metrics) <= set(task.metrics) else
+                   CLASSES if task.kind == "classification" else TRAITS)
+        return replace(self, data=data, metrics=metrics, cell="part" if data.parts else "output", unreported=(),
+                       classes=self.classes if metrics == self.metrics else ())
+
+    @property
+    def key_of_files(self) -> str:
+        """How its files are called, and what published numbers know it by."""
+        return self.name if self.data == TABLES[self.name].data else f"{self.name}_{self.data.name}"
+
+    @property
+    def heading(self) -> str:
+        """`MOSI`, `MSA on mosi_aligned`."""
+        return f"{self.title} on {self.data.name}" if self.base else self.title
 
     @property
     def by_score(self) -> bool:
@@ -63,13 +90,20 @@ class TableSpec:
         return cell if self.by_score else self.data.task.names[0]
 
 
-TABLES = {spec.data.name: spec for spec in (
-    TableSpec(DATASETS["mosi"], "MOSI",
+COURSE = ("Non0_acc_2", "Non0_F1_score", "Non0_F1_score_swapped", "Mult_acc_5", "Mult_acc_7", "MAE", "Corr")
+TABLES = {spec.name: spec for spec in (
+    TableSpec("mosi", DATASETS["mosi"], "MOSI",
               ("MAE", "Corr", "Has0_acc_2", "Has0_F1_score", "Acc-7", "Non0_acc_2", "Non0_F1_score"),
               unreported=("Non0_acc_2", "Non0_F1_score"), classes=("sign", "seven classes"), claimed=True),
-    TableSpec(DATASETS["pom"], "POM", ("MAE", "Corr", "Acc"), "trait"),
-    TableSpec(DATASETS["iemocap"], "IEMOCAP", ("F1", "Acc-2"), "emotion"),
+    TableSpec("pom", DATASETS["pom"], "POM", ("MAE", "Corr", "Acc"), "trait"),
+    TableSpec("iemocap", DATASETS["iemocap"], "IEMOCAP", ("F1", "Acc-2"), "emotion"),
+    TableSpec("msa", DATASETS["mosi_aligned"], "MSA", COURSE,
+              unreported=("Non0_F1_score", "Non0_F1_score_swapped", "Mult_acc_5"), classes=("sign", "seven classes"),
+              folder="msa", base="course"),
+    TableSpec("msa_ablations", DATASETS["mosi_aligned"], "Ablations of MSA", COURSE,
+              folder="msa/ablations", base="base", every=True),
 )}
+PAPERS = tuple(name for name, spec in TABLES.items() if not spec.base)  # what `all` stands for
 
 
 def two_ended(names: tuple[str, ...]) -> str:

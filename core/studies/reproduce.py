@@ -39,6 +39,8 @@ def reproduce(argv: Sequence[str]) -> None:
     given = parser().parse(argv)
     request = read_request(given)
     output, runs = request.output, request.runs
+    for note in request.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     refuse_mixture(output, request.jobs)
     fingerprints = check_data(runs, lambda note: console.print(f"note: {note}", soft_wrap=True))
     if "dry_run" in given:
@@ -92,7 +94,9 @@ def keep_failures(output: Path, board: Board) -> None:
 
 def write_all(output: Path) -> None:
     """Make the tables from every finished run in `output`, and name the files."""
-    from core.studies.tables.report import write_tables  # late: every worker imports this file, none needs the figures
+    from core.studies.tables.report import told, write_tables  # late: no worker, which imports this, needs the figures
 
     for path in write_tables(output):
         console.print(f"wrote {path}", soft_wrap=True)
+    for line in told(output):
+        console.print(line, soft_wrap=True, markup=False)

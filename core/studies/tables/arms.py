@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 
 from core.common.errors import UserError
-from core.data.tables import TABLES
 from core.runtime.backend import BACKENDS
 from core.studies.tables.results import AGAIN, Entry, Run
 from core.studies.tables.statistics import Summary, summarise
@@ -44,7 +43,7 @@ def arms_of(found: Sequence[Entry], cell: str, metric: str) -> dict[str, Arm]:
     for backend in BACKENDS:
         mine = [entry for entry in found if entry.job.backend == backend]
         if mine:
-            arms[backend] = (_mean_arm if cell == TABLES[mine[0].job.table].mean else _single_arm)(mine, metric)
+            arms[backend] = (_mean_arm if cell == mine[0].spec.mean else _single_arm)(mine, metric)
     return arms
 
 
@@ -56,7 +55,7 @@ def _single_arm(mine: Sequence[Entry], metric: str) -> Arm:
 
 def _mean_arm(mine: Sequence[Entry], metric: str) -> Arm:
     """Per seed the mean of each cell's own score over all cells; a seed that lacks a cell is missing."""
-    spec = TABLES[mine[0].job.table]
+    spec = mine[0].spec
     values: dict[int, Value] = {}
     missing, undefined = {}, {}
     for seed in dict.fromkeys(entry.job.seed for entry in mine):
@@ -81,7 +80,7 @@ def _arm(mine: Sequence[Entry], values: Mapping[int, Value], missing: Mapping[in
 
 def _key(entry: Entry, metric: str) -> str:
     """The name of `metric` in metrics.json: a cell that is one of several scores reads its own."""
-    return metric if metric == LOSS else TABLES[entry.job.table].key(metric, entry.job.cell)
+    return metric if metric == LOSS else entry.spec.key(metric, entry.job.cell)
 
 
 def value_of(run: Run, key: str) -> Value:

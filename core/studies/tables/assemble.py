@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.data.findings import HEADS as FINDINGS
-from core.data.keys import INPUTS
 from core.data.tables import TABLES, TableSpec
 from core.models import MODELS as OURS
 from core.runtime.backend import BACKENDS
@@ -19,7 +18,10 @@ CLEANED = "NaN or infinite features set to 0"
 
 @dataclass(frozen=True)
 class Layout:
-    """What a table shows of the plan's table `spec`: its cells, or their mean; or, in `detail` of a mean, its cells."""
+    """What a table shows of the plan's table `spec`: its cells, or their mean.
+
+    detail: whether it has a line per backend, with the metrics side by side, and no published numbers.
+    """
 
     title: str
     spec: TableSpec
@@ -36,16 +38,23 @@ class Layout:
         return self.cells == (self.spec.mean,)
 
 
-def layouts() -> dict[str, Layout]:
-    """Name of the files -> what the table in them shows."""
+def layouts(entries: Sequence[Entry]) -> dict[str, Layout]:
+    """Name of the files -> what the table in them shows, of every table with a planned job."""
     found = {}
-    for name, spec in TABLES.items():
+    planned = {entry.spec.key_of_files: entry.spec for entry in entries}
+    for name, spec in sorted(planned.items(), key=lambda item: list(TABLES).index(item[1].name)):
         if spec.mean:
-            found[name] = Layout(f"{spec.title}, {spec.mean}", spec, (spec.mean,))
-            found[f"{name}_{spec.cell}s"] = Layout(f"{spec.title}, {spec.cell} by {spec.cell}", spec, spec.cells, True)
+            found[name] = Layout(f"{spec.heading}, {spec.mean}", spec, (spec.mean,))
+            found[f"{name}_{spec.cell}s"] = Layout(f"{spec.heading}, {spec.cell} by {spec.cell}", spec, spec.cells,
+                                                   True)
         else:
-            found[name] = Layout(spec.title, spec, spec.cells)
+            found[name] = Layout(spec.heading, spec, spec.cells, spec.every)
     return found
+
+
+def planned_for(layout: Layout, entries: Sequence[Entry]) -> list[Entry]:
+    """The jobs of the table that `layout` shows."""
+    return [entry for entry in entries if entry.spec == layout.spec]
 
 
 @dataclass(frozen=True)
@@ -104,14 +113,13 @@ def build_tables(entries: Sequence[Entry]) -> list[Table]:
     """Every table with a planned job."""
     published = load_published()
     tables = []
-    for key, layout in layouts().items():
-        planned = [entry for entry in entries if entry.job.table == layout.spec.data.name]
-        if planned:
-            columns = {} if layout.detail else published_columns(published, layout.spec.data.name)
-            ours = our_rows(layout, planned, layout.metrics, columns)
-            backends = tuple(name for name in BACKENDS if any(entry.job.backend == name for entry in planned))
-            tables.append(Table(key, layout, columns, backends, (*ours, *_published_rows(layout, columns, ours)),
-                                _missing(planned)))
+    for key, layout in layouts(entries).items():
+        planned = planned_for(layout, entries)
+        columns = {} if layout.detail else published_columns(published, layout.spec.key_of_files)
+        ours = our_rows(layout, planned, layout.metrics, columns)
+        backends = tuple(name for name in BACKENDS if any(entry.job.backend == name for entry in planned))
+        tables.append(Table(key, layout, columns, backends, (*ours, *_published_rows(layout, columns, ours)),
+                            _missing(planned)))
     return tables
 
 
@@ -129,9 +137,9 @@ def our_rows(layout: Layout, planned: Sequence[Entry], metrics: Sequence[str],
              columns: Mapping[str, tuple[System, ...]]) -> list[Row]:
     """A row per system, cell and metric that was planned."""
     rows = []
-    for setup in sorted({entry.setup for entry in planned}, key=_order):
+    for setup in sorted({entry.setup for entry in planned}, key=lambda setup: _order(setup, layout.spec)):
         of_setup = [entry for entry in planned if entry.setup == setup]
-        whole = setup.modalities == layout.spec.data.names
+        whole = setup.modalities == layout.spec.data.names and setup.variant in ("", layout.spec.base)
         for cell in layout.cells:
             found = [entry for entry in of_setup if layout.mean or entry.job.cell == cell]
             for metric in metrics if found else ():
@@ -145,9 +153,11 @@ def our_rows(layout: Layout, planned: Sequence[Entry], metrics: Sequence[str],
     return rows
 
 
-def _order(setup: Setup) -> tuple[object, ...]:
-    return (MODELS.index(setup.model), -len(setup.modalities), [INPUTS.index(name) for name in setup.modalities],
-            setup.variant, setup.synthetic)
+def _order(setup: Setup, spec: TableSpec) -> tuple[object, ...]:
+    """Settings of a model side by side begin with the base; else a system's inputs come before its settings."""
+    inputs = -len(setup.modalities), [spec.data.names.index(name) for name in setup.modalities]
+    settings = setup.variant != spec.base, setup.variant
+    return (MODELS.index(setup.model), *((settings, inputs) if spec.base else (inputs, settings)), setup.synthetic)
 
 
 def _cell_title(layout: Layout, cell: str, found: Sequence[Entry]) -> str:
@@ -179,7 +189,7 @@ def short(note: str) -> str:
 
 def _numbers(columns: Mapping[str, tuple[System, ...]], model: str, layout: Layout, cell: str, metric: str
              ) -> dict[str, float]:
-    table, where = layout.spec.data.name, "mean" if layout.mean else cell
+    table, where = layout.spec.key_of_files, "mean" if layout.mean else cell
     return {heading: system.values[table][where][metric] for heading, systems in columns.items() for system in systems
             if system.model == model and metric in system.values[table].get(where, {})}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.studies.tables.arms import LOSS
-from core.studies.tables.assemble import Row, layouts, our_rows
+from core.studies.tables.assemble import Row, layouts, our_rows, planned_for
 from core.studies.tables.results import Entry
 from core.studies.tables.statistics import LOSS_MARGIN, MARGINS, SHARE_MARGIN, Comparison, compare
 
@@ -24,9 +24,8 @@ class Pair:
 def compare_backends(entries: Sequence[Entry]) -> list[Pair]:
     """Every row that two backends or more were planned for; the first of them, PyTorch if planned, is the reference."""
     pairs = []
-    for layout in layouts().values():
-        planned = [entry for entry in entries if entry.job.table == layout.spec.data.name]
-        for row in our_rows(layout, planned, (*layout.metrics, LOSS), {}):
+    for layout in layouts(entries).values():
+        for row in our_rows(layout, planned_for(layout, entries), (*layout.metrics, LOSS), {}):
             reference, *others = row.arms
             pairs += [_pair(row, backend, reference) for backend in others]
     return pairs

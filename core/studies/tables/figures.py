@@ -4,8 +4,9 @@ never chosen by: every finished run is in every figure of its system.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class Figure:
 
 def draw(table: Table, entries: Sequence[Entry]) -> list[Figure]:
     """All figures of `table`, system by system. Raises UserError when a run's files can't be read."""
+    if table.layout.spec.every:
+        return _draw_settings(table, entries)
     figures = []
     for setup in dict.fromkeys(row.setup for row in table.rows if row.setup and row.data):
         rows = [row for row in table.rows if row.setup == setup]
@@ -58,10 +61,44 @@ def draw(table: Table, entries: Sequence[Entry]) -> list[Figure]:
     return figures
 
 
+def _draw_settings(table: Table, entries: Sequence[Entry]) -> list[Figure]:
+    """Of a table of many settings: one figure with the curves of all, and one with their points."""
+    rows = [row for row in table.rows if row.setup and row.data]
+    setups = list(dict.fromkeys(row.setup for row in rows if row.setup))
+    if not setups:
+        return []
+    subject = textwrap.fill(f"{table.layout.title}. Data: {data_text(rows)}", 40 * (1 + len(table.backends)))
+    figures = []
+    if any(arm.summary.mean is not None for row in rows for arm in row.arms.values()):
+        named = [replace(row, cell=row.setup.variant) for row in rows if row.setup]
+        figures.append(_figure(_points(named, table), subject, "One point per seed, mean and 95 % interval"))
+    if not table.layout.mean:
+        figures.append(_figure(_side_by_side(table, setups, entries), subject, CURVES))
+    return figures
+
+
+def _side_by_side(table: Table, setups: Sequence[Setup], entries: Sequence[Entry]) -> Any:
+    """A row per setting, a column per backend; a row shares its scale, since losses of several kinds have none."""
+    figure, grid = _grid(len(setups), len(table.backends), 3.1, 1.9, sharey="row", sharex=True)
+    drawn = []
+    for setup, row in zip(setups, grid, strict=True):
+        for name, axes in zip(table.backends, row, strict=True):
+            axes.set_title(plain(f"{setup.variant}, {name}"), fontsize=8)
+            axes.tick_params(labelsize=7)
+            found = {entry.job.run: entry.run for entry in entries if entry.run and entry.setup == setup
+                     and entry.spec == table.layout.spec and entry.job.backend == name}
+            for run in found.values():
+                drawn += _lines(axes, run, name, WIDTHS[-1])
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch", fontsize=7)
+    _rasterized_where_many(drawn)
+    return figure
+
+
 def _runs(table: Table, setup: Setup, entries: Sequence[Entry]) -> Cells:
     cells: dict[str, dict[str, list[Run]]] = {}
     for entry in entries:
-        if entry.run and entry.setup == setup and entry.job.table == table.layout.spec.data.name:
+        if entry.run and entry.setup == setup and entry.spec == table.layout.spec:
             cells.setdefault(entry.job.cell, {}).setdefault(entry.job.backend, []).append(entry.run)
     known = [cell for cell in table.layout.cells if cell in cells]
     return {cell: {name: cells[cell][name] for name in BACKENDS if name in cells[cell]} for cell in known or cells}
@@ -113,15 +150,24 @@ def _curves(cells: Cells) -> Any:
     for axes, cell, backends in panels:
         for index, name in enumerate(backends):
             for run in cells[cell].get(name, ()):
-                history = run.history()
-                style: Any = {"color": COLOURS[name], "linewidth": WIDTHS[index - len(backends)], "alpha": 0.7}
-                drawn += axes.plot(history["epoch"], history["valid_loss"], **style)
-                drawn += axes.plot(history["epoch"], history["train_loss"], linestyle="--", **style)
+                drawn += _lines(axes, run, name, WIDTHS[index - len(backends)])
         axes.set_xlabel("epoch", fontsize=7)
+    _rasterized_where_many(drawn)
+    return figure
+
+
+def _lines(axes: Any, run: Run, backend: str, width: float) -> list[Any]:
+    """The losses of one run."""
+    history = run.history()
+    style: Any = {"color": COLOURS[backend], "linewidth": width, "alpha": 0.7}
+    return [*axes.plot(history["epoch"], history["valid_loss"], **style),
+            *axes.plot(history["epoch"], history["train_loss"], linestyle="--", **style)]
+
+
+def _rasterized_where_many(drawn: Sequence[Any]) -> None:
     many = sum(len(line.get_xdata()) for line in drawn) > MANY
     for line in drawn:
         line.set_rasterized(many)
-    return figure
 
 
 def _points(rows: Sequence[Row], table: Table) -> Any:

@@ -10,8 +10,17 @@ import pandas
 
 from core.studies.tables.arms import LOSS, Arm
 from core.studies.tables.assemble import Row, Table
+from core.studies.tables.differences import LEVEL, UNSETTLED, Gap, summed
 from core.studies.tables.equivalence import Pair
-from core.studies.tables.legend import NOT_COMPARABLE, better, equivalence_legend, headed, systems_frame, table_legend
+from core.studies.tables.legend import (
+    NOT_COMPARABLE,
+    about_data,
+    better,
+    equivalence_legend,
+    headed,
+    systems_frame,
+    table_legend,
+)
 from core.studies.tables.results import BY_LOSS
 from core.studies.tables.statistics import ENOUGH_SEEDS, Summary
 
@@ -49,9 +58,29 @@ def equivalence_sheet(pairs: Sequence[Pair]) -> Sheet:
                  tuple(not pair.row.comparable for pair in pairs), equivalence_legend(pairs))
 
 
+def differences_sheet(gaps: Sequence[Gap]) -> Sheet:
+    """All comparisons of settings with their base."""
+    return Sheet("differences", "Differences of settings, paired by seed",
+                 pandas.DataFrame([_gap_line(gap) for gap in gaps]), pandas.DataFrame([_tidy_gap(gap) for gap in gaps]),
+                 tuple(not gap.row.comparable for gap in gaps), (
+        f"{summed(gaps)}.",
+        "Difference: setting minus base, mean over the seeds that both have, and its 95 % t interval; arrows say which "
+        "sign is better. p: two-sided, of the paired t-test and of Wilcoxon's signed-rank test, which can't fall below "
+        ".05 with fewer than 6 seeds.",
+        "corrected: p of the t-test by Holm, for the number of settings that are compared with one base in this "
+        "backend and metric; not for the number of metrics and backends. Better, worse: corrected p below "
+        f"{LEVEL:g}. {UNSETTLED.capitalize()}: these seeds can't tell the two apart, which doesn't make them equal.",
+        *about_data([gap.row for gap in gaps])))
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """Ours, to four digits."""
     return NONE if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference, to four digits."""
+    return NONE if value is None else f"{value:+.4f}"
 
 
 def as_published(value: float | None) -> str:
@@ -94,7 +123,7 @@ def _detail_lines(rows: Sequence[Row], called: str) -> list[tuple[dict[str, str]
         arms = {row.metric: row.arms[backend] for row in rows}
         remarks = [text for metric, arm in arms.items() for text in _arm_remarks(metric, {backend: arm})]
         lines.append(({
-            "system": rows[0].system, called: rows[0].cell, "backend": backend,
+            "system": rows[0].system, called or "cell": rows[0].cell, "backend": backend,
             **{headed(metric): summary_text(arm.summary) for metric, arm in arms.items()},
             "seeds": _count(rows[0].arms[backend]), "parameters": _counts(rows[0].arms[backend].parameters),
             "data": data_text(rows), "remarks": "; ".join(dict.fromkeys(remarks)) or NONE,
@@ -201,6 +230,37 @@ def _pair_line(pair: Pair) -> dict[str, str]:
         "same bits": f"{found.identical} of {found.pairs}" if settled else NONE,
         "same digits": f"{found.same_digits} of {found.pairs}" if settled else NONE,
         "data": data_text([row]),
+    }
+
+
+def gap_text(gap: Gap) -> str:
+    """A difference in a line."""
+    found = gap.found
+    tested = f"p = {number(gap.corrected)}: " if gap.corrected is not None else ""
+    return (f"{gap.row.system} against {gap.base.system}, {gap.backend}, {gap.row.cell} {headed(gap.row.metric)}: "
+            f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}], n = {found.pairs}, {tested}"
+            f"{gap.verdict}")
+
+
+def _gap_line(gap: Gap) -> dict[str, str]:
+    found, row = gap.found, gap.row
+    settled = found.low is not None
+    return {
+        "system": row.system, "base": gap.base.system, "cell": row.cell, "metric": headed(row.metric),
+        "backend": gap.backend, "seeds": f"n = {len(gap.seeds)} ({_listed(gap.seeds)})" if gap.seeds else "n = 0",
+        "difference": signed(found.mean),
+        "95 % interval": f"[{signed(found.low)}, {signed(found.high)}]" if settled else NONE,
+        "p (t)": number(found.paired_t), "corrected": number(gap.corrected), "p (Wilcoxon)": number(found.wilcoxon),
+        "verdict": gap.verdict, "data": data_text([row]),
+    }
+
+
+def _tidy_gap(gap: Gap) -> dict[str, Any]:
+    row = gap.row
+    return {
+        "system": row.system, "base": gap.base.system, "cell": row.cell, "metric": row.metric, "backend": gap.backend,
+        "seeds": json.dumps(gap.seeds), "better": better(row.metric), **asdict(gap.found), "corrected": gap.corrected,
+        "verdict": gap.verdict, "data": row.data, "caveats": "; ".join(row.caveats), "notes": "; ".join(row.notes),
     }
 
 

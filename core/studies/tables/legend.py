@@ -28,8 +28,12 @@ DEFINITIONS = {
     "MAE": "mean absolute error", "Corr": "Pearson correlation, undefined for constant predictions",
     "Has0_acc_2": "accuracy of p >= 0 against y >= 0, the paper's Acc-2",
     "Has0_F1_score": "weighted F1 of the same two classes, the paper's F1",
-    "Non0_acc_2": "accuracy of p > 0 against y > 0 without rows with y = 0; no published counterpart",
-    "Non0_F1_score": "weighted F1 of the same two classes; no published counterpart",
+    "Non0_acc_2": "accuracy of p > 0 against y > 0 without rows with y = 0",
+    "Non0_F1_score": "weighted F1 of the same two classes",
+    "Non0_F1_score_swapped": "the same with truth and prediction exchanged, as the course's code calls it: weighted by "
+                             "how often a class is predicted",
+    "Mult_acc_5": "round(p) = round(y), both clipped to -2 to 2 before",
+    "Mult_acc_7": "round(p) = round(y), both clipped to -3 to 3 before",
     "Acc-7": "round(p) = round(y), without clipping", "Acc": "round(p) = round(y)",
     "F1": "weighted F1 of an emotion's two classes", "Acc-2": "accuracy of an emotion's two classes",
 }
@@ -56,7 +60,7 @@ def table_legend(table: Table) -> tuple[str, ...]:
         STATISTICS, selection(table), *((ORIGIN,) if table.columns else ()),
         *(f"{headed(metric)}: {DEFINITIONS[metric]}." for metric in table.layout.metrics),
         *(_system(heading, system) for heading, systems in table.columns.items() for system in systems),
-        *_data(table.rows), *(f"Missing: {sentence}" for sentence in table.missing),
+        *about_data(table.rows), *(f"Missing: {sentence}" for sentence in table.missing),
     )
 
 
@@ -75,7 +79,7 @@ def equivalence_legend(pairs: Sequence[Pair]) -> tuple[str, ...]:
         f"{LOSS}: of the best epoch; its difference, interval and margin are relative to the reference's mean.",
         "Largest: magnitude of the largest difference of a seed. Same bits, same digits: seeds with the same value to "
         "the last bit, and to the four digits of the tables.",
-        *_data([pair.row for pair in pairs]),
+        *about_data([pair.row for pair in pairs]),
     )
 
 
@@ -97,7 +101,7 @@ def _system(heading: str, system: System) -> str:
     return f"{name}: selection: {system.selection}. Runs: {system.runs}. Source: {system.source}.{claim}"
 
 
-def _data(rows: Sequence[Row]) -> list[str]:
+def about_data(rows: Sequence[Row]) -> list[str]:
     """Every note in full, once, with what it is about."""
     about: dict[str, list[str]] = {}
     for row in rows:

@@ -28,7 +28,7 @@ from core.common.text import shown
 from core.config import DEFAULT_MODEL, Config, all_keys, changes, make_config, models_with, own_keys, to_values
 from core.config import identity as identity_of
 from core.data.keys import LONGEST_NAME
-from core.data.tables import TABLES
+from core.data.tables import TABLES, TableSpec
 from core.runtime.backend import BACKENDS
 from core.studies.defaults import plain
 from core.studies.tables.cells import Cell
@@ -61,7 +61,7 @@ class Job:
     @property
     def row(self) -> tuple[Any, ...]:
         """What a table's row stands for: all its seeds and backends have one configuration."""
-        return self.table, self.cell, self.variant, self.model, self.modalities, self.data
+        return (self.table, self.values.get("dataset"), self.cell, self.variant, self.model, self.modalities, self.data)
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -71,6 +71,12 @@ class Job:
     def made(self) -> Config:
         """The configuration. Earlier versions wrote the keys of other models with it."""
         return make_config(own_keys(self.values))
+
+
+def spec_of(job: Job, config: Config) -> TableSpec:
+    """The table of `job`, on the data that its configuration names."""
+    spec = TABLES[job.table]
+    return spec.on(config.known) if spec.base else spec
 
 
 class _Plan(BaseModel):
@@ -134,7 +140,7 @@ def plan_jobs(cells: Sequence[Cell], backends: Sequence[str], seeds: Sequence[in
             config = make_config({key: value for key, value in values.items() if key not in idle}, origin)
             beside = _checked(idle, config, origin)
             for backend in backends:
-                job = Job(cell.table, cell.name, cell.variant, config.model, config.modalities, backend, seed,
+                job = Job(cell.spec.name, cell.name, cell.variant, config.model, config.modalities, backend, seed,
                           run_name(config, backend, beside), cell.file, config.data, settings(config))
                 jobs[job.key] = job
     return list(jobs.values())
@@ -224,9 +230,11 @@ def _check_job(path: Path, job: Job) -> None:
         config = job.made
     except UserError as error:
         raise UserError(f"{path}: is not a plan, the job of {shown(job.run)} has {error}; {ANEW}") from error
+    named = TABLES.get(job.table)
+    table = config.dataset if named is None or not named.base else job.table  # a model's table takes any data
     said = (job.table, job.model, job.modalities, job.seed, job.data)
-    meant = (config.dataset, config.model, config.modalities, config.seed, config.data)
-    if said != meant or job.cell not in TABLES[job.table].cells or job.backend not in BACKENDS \
+    meant = (table, config.model, config.modalities, config.seed, config.data)
+    if said != meant or named is None or job.cell not in spec_of(job, config).cells or job.backend not in BACKENDS \
             or job.run in ("", ".", "..") or not set(job.run).isdisjoint("/\\") or not job.run.isprintable() \
             or len(job.run.encode()) > LONGEST_NAME:
         raise UserError(f"{path}: is not a plan, the job of {shown(job.run)} contradicts itself "

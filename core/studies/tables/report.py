@@ -16,14 +16,16 @@ from core.common.guard import guarded
 from core.common.text import say
 from core.data.tables import TABLES
 from core.studies.tables.assemble import build_tables
+from core.studies.tables.differences import compare_settings, summed
 from core.studies.tables.equivalence import compare_backends
 from core.studies.tables.figures import Figure, draw
-from core.studies.tables.frames import Sheet, equivalence_sheet, table_sheet
+from core.studies.tables.frames import Sheet, differences_sheet, equivalence_sheet, gap_text, table_sheet
 from core.studies.tables.render import csv_text, latex, markdown
 from core.studies.tables.results import Entry, load_entries
 
+MOST_TOLD = 24  # differences in a terminal
 WORDS = {"system", "cell", *(spec.cell for spec in TABLES.values()), "backend", "metric", "data", "remarks", "seeds",
-         "verdict", "backends"}
+         "verdict", "backends", "base"}
 
 
 def write_tables(output: Path) -> list[Path]:
@@ -32,8 +34,9 @@ def write_tables(output: Path) -> list[Path]:
     Raises UserError when there is no plan, or a finished run can't be read.
     """
     entries = load_entries(output)
-    tables = build_tables(entries)
-    sheets = [*(table_sheet(table) for table in tables), equivalence_sheet(compare_backends(entries))]
+    tables, gaps = build_tables(entries), compare_settings(entries)
+    sheets = [*(table_sheet(table) for table in tables), *([differences_sheet(gaps)] if gaps else []),
+              equivalence_sheet(compare_backends(entries))]
     figures = {table.key: draw(table, entries) for table in tables}
     written = []
     for sheet in sheets:
@@ -46,6 +49,12 @@ def write_tables(output: Path) -> list[Path]:
     written.append(output / "report.html")
     write_text(written[-1], _page(output, sheets, figures, entries))
     return written
+
+
+def told(output: Path) -> list[str]:
+    """What the terminal says of settings side by side: each difference, or of many only how many there are of which."""
+    gaps = compare_settings(load_entries(output))
+    return [*(map(gap_text, gaps) if len(gaps) <= MOST_TOLD else ()), *([f"{summed(gaps)}"] if gaps else ())]
 
 
 def _page(output: Path, sheets: Sequence[Sheet], figures: Mapping[str, list[Figure]], entries: Sequence[Entry]) -> str:

@@ -18,8 +18,8 @@ from core.common.files import read_bounded
 from core.common.records import MOST_BYTES, check_record, parse_json, read_record
 from core.common.text import printable
 from core.config import Config
-from core.data.tables import TABLES
-from core.studies.tables.plan import Job, load_plan, run_path
+from core.data.tables import TableSpec
+from core.studies.tables.plan import Job, load_plan, run_path, spec_of
 from core.training.metrics import Value
 from core.training.selection import selection_of
 from core.training.written import BEGAN, FAILURES, HISTORY, METRICS
@@ -93,12 +93,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Entry:
-    """A planned job: its system and its run; or None and why.
+    """A planned job: its table, its system and its run; or None and why.
 
     hardware: what it runs on, where not the default; selection: which epoch is its best, as BY_LOSS.
     """
 
     job: Job
+    spec: TableSpec
     setup: Setup
     run: Run | None
     missing: str
@@ -121,7 +122,7 @@ def load_entries(output: Path) -> list[Entry]:
         run = runs[job.run]
         setup = Setup(job.model, tuple(job.modalities), job.variant, job.data == "synthetic")
         config, missing = job.made, "" if run else errors.get(job.run) or _state(path)
-        entries.append(Entry(job, setup, run, missing, _hardware(config), _selection(config)))
+        entries.append(Entry(job, spec_of(job, config), setup, run, missing, _hardware(config), _selection(config)))
     _refuse_mixed_data(entries)
     return entries
 
@@ -138,11 +139,11 @@ def _selection(config: Config) -> str:
 
 
 def _refuse_mixed_data(entries: Sequence[Entry]) -> None:
-    first: dict[tuple[Setup, str, str], Run] = {}
+    first: dict[tuple[Setup, str, str, str], Run] = {}
     for entry in entries:
         if entry.run is None:
             continue
-        place = entry.setup, entry.job.table, TABLES[entry.job.table].part(entry.job.cell) or ""
+        place = entry.setup, entry.job.table, entry.spec.data.name, entry.spec.part(entry.job.cell) or ""
         other = first.setdefault(place, entry.run)
         if other.fingerprint != entry.run.fingerprint:
             raise UserError(f"{entry.run.path}: was made from other data than {other.path} (fingerprint "

@@ -1,4 +1,5 @@
-"""Statistics over seeds: mean, spread, interval; and whether two backends are equivalent, paired by seed.
+"""Statistics over seeds: mean, spread, interval; whether two backends are equivalent, and whether two settings differ,
+paired by seed.
 
 Nothing here chooses among runs: what goes in is every value that there is.
 """
@@ -40,6 +41,23 @@ class Summary:
     std: float | None = None
     low: float | None = None
     high: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`one - other`, paired by seed. low, high: 95 % t interval of the mean difference.
+
+    paired_t, wilcoxon: two-sided p-values of the paired t-test and of Wilcoxon's signed-rank test. All None, and `why`
+    says it, where too few seeds are common or a value is undefined; the p-values also where no seed differs.
+    """
+
+    pairs: int
+    why: str = ""
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    paired_t: float | None = None
+    wilcoxon: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,33 @@ def interval(one: Any, other: Any, scale: float = 1.0, tail: float = 0.05) -> tu
     half = float(stats.t.ppf(1 - tail, len(difference) - 1) * stats.sem(difference))
     mean = float(difference.mean())
     return mean - half, mean + half
+
+
+def difference(one: Sequence[Value], other: Sequence[Value]) -> Difference:
+    """Of values of the same seeds, in the same order."""
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    if len(pairs) < len(one):
+        return Difference(len(one), f"undefined for {len(one) - len(pairs)} of {len(one)} seeds")
+    if len(pairs) < ENOUGH_PAIRS:
+        return Difference(len(pairs), f"common seeds: {len(pairs)} of {ENOUGH_PAIRS} needed")
+    left, right = np.asarray(pairs, np.float64).T
+    gaps = left - right
+    low, high = interval(left, right, tail=0.025)
+    if not gaps.any():
+        return Difference(len(pairs), "the same in every seed", 0.0, low, high)
+    steady = np.ptp(gaps) == 0  # no spread: t would be infinite
+    return Difference(len(pairs), "", float(gaps.mean()), low, high,
+                      0.0 if steady else float(stats.ttest_rel(left, right).pvalue),
+                      float(stats.wilcoxon(gaps).pvalue))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm, 1979), in the same order."""
+    corrected, highest = [0.0] * len(values), 0.0
+    for rank, place in enumerate(np.argsort(values, kind="stable")):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
+        corrected[place] = highest
+    return corrected
 
 
 def compare(one: Sequence[Value], other: Sequence[Value], margin: float, relative: bool = False) -> Comparison:
