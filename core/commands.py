@@ -16,6 +16,7 @@ from core.common.text import say
 from core.config import Config, changed, make_config
 from core.config.flags import Parser, make_parser, read_saved, read_values
 from core.console import print_beyond, print_cleaning, print_epoch, print_findings, print_header, print_metrics
+from core.data.sequences import pooled_note
 from core.runtime.backend import missing_reason
 from core.training.checkpoint import Checkpoint, load_checkpoint
 from core.training.run_folder import newest_run, write_predictions
@@ -154,6 +155,8 @@ def infer(backend: str, given: Given) -> None:
         if any(counts.values()):
             say(f"cleaned to 0: {name} {json.dumps(counts)}")
     print_beyond(found.arrays, found.output, checkpoint)
+    for note in pooled_note(checkpoint.inputs):
+        say(f"note: {note}")
     say(f"wrote {files[0]} and {files[1]}: {len(found.output)} rows")
 
 

@@ -196,7 +196,7 @@ def widths(**changes: Any) -> dict[str, Any]:
     ({"inputs": [{**AUDIO, "layout": "sequence"}, VIDEO, TEXT]}, "input 'audio' has the shape (6,), expected steps x"),
     ({"inputs": [{**AUDIO, "layout": "sequence", "shape": [2, 6]}, VIDEO, TEXT]}, "audio_subnet.norm.weight is not p"),
     ({"inputs": [AUDIO, VIDEO, {**TEXT, "shape": [8]}]}, "input 'text' has the shape (8,), expected steps x width"),
-    ({"inputs": [{**AUDIO, "keys": "smell"}, VIDEO, TEXT]}, "audio_factor is not part of this model"),
+    ({"inputs": [{**AUDIO, "keys": "smell"}, VIDEO, TEXT]}, "input audio: this model has keys for"),
     ({"inputs": [{**AUDIO, "keys": 3}, VIDEO, TEXT]}, "inputs.0.keys = 3"),
     ({"backend": 3}, "backend = 3"), ({"fingerprint": None}, "fingerprint = None"), ({"progress": []}, "progress = []"),
     ({"config": None}, "config = None"), ({"config": {"dataset": "x"}}, "configuration can't be used (dataset = 'x'"),

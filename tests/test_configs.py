@@ -17,7 +17,8 @@ from core.training.run_folder import base_name
 from tests.running import ROOT
 
 FOLDER = ROOT / "configs"
-CONFIGS = sorted(FOLDER.rglob("*.yaml"))
+DESCRIPTIONS = sorted((FOLDER / "data").glob("*.yaml"))
+CONFIGS = sorted(set(FOLDER.rglob("*.yaml")) - set(DESCRIPTIONS))
 KEYS = ("audio_hidden", "video_hidden", "text_hidden", "audio_dropout", "video_dropout", "text_dropout",
         "factor_learning_rate", "learning_rate", "rank", "batch_size", "weight_decay")
 
@@ -154,3 +155,15 @@ def test_no_two_files_name_their_runs_alike() -> None:
         name = base_name(config, backend)
         assert name not in named, f"{path} and {named[name]}: both make runs {name}-N; give one another --signature"
         named[name] = path
+
+
+@pytest.mark.parametrize("path", DESCRIPTIONS, ids=lambda path: path.stem)
+def test_descriptions_of_data_are_valid_and_called_as_their_files(path: Path) -> None:
+    config = make_config({"dataset": str(path)})
+    assert config.dataset == path.stem and config.known.file_names == (f"{path.stem}.pkl",)
+
+
+def test_pom_s_sequences_have_its_traits() -> None:
+    config = make_config({"description": str(FOLDER / "data/pom_sequences.yaml")})
+    assert config.dataset == "pom_sequences" and config.described.task.names == POM_TRAITS
+    assert config.known.label_columns == tuple(column for column in range(17) if column != 14)

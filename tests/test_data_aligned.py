@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,21 @@ import pytest
 from core.common.errors import UserError
 from core.config import build_graph, make_config
 from core.data import load_dataset
+from core.models import MODELS
 from core.studies.search_space import search_space
 from tests.data_samples import config_for, one_line
 from tests.running import needs, run
 
+pytestmark = pytest.mark.usefixtures("sequences")
 WIDTHS = {"vision": 3, "text": 6, "audio": 4}
 ROWS = {"train": 9, "valid": 4, "test": 5}
 STEPS = 50
+
+
+@pytest.fixture
+def sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that takes all sequences as they are."""
+    monkeypatch.setitem(MODELS, "lmf", replace(MODELS["lmf"], sequences=True))
 
 
 def split_of(rows: int, seed: int, steps: int = STEPS) -> dict[str, Any]:

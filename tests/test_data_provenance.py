@@ -12,7 +12,7 @@ import pytest
 from core.config import make_config
 from core.data import load_dataset
 from core.data.provenance import LEAKING, caveats, digest
-from core.data.published import DATASETS
+from core.data.published import DATASETS, MODALITIES
 from tests.data_samples import REAL
 from tests.running import needs, run, run_folder, train_flags
 
@@ -21,16 +21,17 @@ from tests.running import needs, run, run_folder, train_flags
     (("audio", "video"), ("pom without text",)), (("text",), ("pom without audio and video",)),
     (("audio", "video", "text"), ())])
 def test_a_modality_left_out_is_named(modalities: tuple[str, ...], words: tuple[str, ...]) -> None:
-    assert caveats(DATASETS["pom"].chosen(modalities), {"video": np.ones((2, 3))}) == words
+    assert caveats(DATASETS["pom"].chosen(modalities), {"video": np.ones((2, 3))}, MODALITIES) == words
 
 
 def test_leaking_features_are_known_by_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     video = np.arange(6, dtype=np.float32).reshape(2, 3)
     monkeypatch.setitem(LEAKING, digest(video), "LEAKING: because")
     mosi = DATASETS["mosi"]
-    assert caveats(mosi, {"video": video.astype(np.float64)}) == ("LEAKING: because",)
-    assert caveats(mosi, {"video": video + 1}) == ()
-    assert caveats(mosi.chosen(("audio", "text")), {}) == ("mosi without video",), "what isn't used can't leak"
+    assert caveats(mosi, {"video": video.astype(np.float64)}, MODALITIES) == ("LEAKING: because",)
+    assert caveats(mosi, {"video": video + 1}, MODALITIES) == ()
+    without = caveats(mosi.chosen(("audio", "text")), {}, MODALITIES)
+    assert without == ("mosi without video",), "what isn't used can't leak"
 
 
 def test_a_run_folder_repeats_them(data: Path, tmp_path: Path) -> None:

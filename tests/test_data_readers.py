@@ -55,7 +55,7 @@ BAD: list[tuple[str, str, Change, list[str]]] = [
     ("rows differ", "mosi", put("train", "glove", lambda x: x[:-1]), ["train: differing", "text 6, label 7"]),
     ("audio rank", "mosi", put("train", "covarep", np.zeros((7, 2, 4))),
      ["train covarep", "(7, 2, 4)", "a sequence of 2 steps", "LMF and TFN take one vector per row, (rows, width)",
-      "no model here takes sequences of audio", "array.mean(axis=1)"]),
+      "this data set has no sequences of audio", "array.mean(axis=1)"]),
     ("audio axes", "mosi", put("train", "covarep", np.zeros((7, 2, 2, 4))), ["(7, 2, 2, 4)", "(rows, width)", REPAIR]),
     ("no steps", "mosi", put("train", "facet", np.zeros((7, 0, 3))), ["train facet", "(7, 0, 3)", "none of them 0"]),
     ("text rank", "pom", put("valid", "glove", np.zeros((3, 6))),
@@ -96,7 +96,10 @@ BAD: list[tuple[str, str, Change, list[str]]] = [
      ["[1 0.5] in row 0", "one-hot"]),
     ("three classes", "iemocap", lambda c: put("test", "label", np.eye(3)[[0, 1, 2, 0]])(c["happy"]),
      ["happy: test label", "(4, 3)", "(rows, 2)"]),
-    ("label rank", "iemocap", lambda c: put("test", "label", np.zeros(4))(c["happy"]), ["(4,)", "(rows, 2)"]),
+    ("label rank", "iemocap", lambda c: put("test", "label", np.zeros((4, 2, 2)))(c["happy"]),
+     ["(4, 2, 2)", "(rows, 2)"]),
+    ("no class", "iemocap", lambda c: put("test", "label", np.array([0, 1, 2, 1]))(c["happy"]),
+     ["happy: test label: 2 in row 2 (1 such rows)", "whole number from 0 to 1"]),
 ]
 
 

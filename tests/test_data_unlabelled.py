@@ -60,7 +60,7 @@ def test_unused_modalities_may_be_anything(tmp_path: Path) -> None:
     (".pkl", {"text": np.zeros((2, 6))}, ["text", "(2, 6)", "(rows, steps, width)"]),
     (".pkl", {"audio": np.zeros((3, 4))}, ["differing numbers of rows", "audio 3", "video 2"]),
     (".npz", {"audio": np.zeros((0, 4))}, ["audio", "(0, 4)"]),
-    (".npz", {"audio": np.zeros((2, 7, 4))}, ["audio", "(2, 7, 4)", "7 steps", "no model here takes sequences"]),
+    (".npz", {"audio": np.zeros((2, 7, 4))}, ["audio", "(2, 7, 4)", "7 steps", "has no sequences of audio"]),
     (".npz", {"audio": np.array([["a"] * 4] * 2)}, ["audio", "dtype <U1"]),
     (".npz", {"audio": np.array([{}], object)}, ["not a readable .npz", "allow_pickle"]),
     (".pkl", {"audio": [1.0]}, ["audio", "is a list"]),

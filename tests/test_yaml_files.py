@@ -12,8 +12,8 @@ from core.config.yaml_files import MOST_BYTES
 
 BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 NO_FILE: list[tuple[str, bytes, tuple[str, ...]]] = [
-    ("deep lists", b"rank: " + b"[" * 50_000, ("4th level", "at most 3")),
-    ("deep blocks", b"".join(b" " * i + b"a:\n" for i in range(400)), ("4th level",)),
+    ("deep lists", b"rank: " + b"[" * 50_000, ("6th level", "at most 5")),
+    ("deep blocks", b"".join(b" " * i + b"a:\n" for i in range(400)), ("6th level",)),
     ("a bomb of aliases", b"a0: &a0 [x, x]\n" + BOMB.encode(), ("line 2", "alias *a0")),
     ("a list that holds itself", b"rank: &a [*a]", ("alias *a",)),
     ("an alias of nothing", b"rank: *a", ("alias *a",)),
@@ -26,6 +26,8 @@ NO_FILE: list[tuple[str, bytes, tuple[str, ...]]] = [
     ("a truth that is none", b"rank: !!bool four", ("is not YAML", "four")),
     ("a date by its tag", b"rank: !!timestamp x", ("rank = 'x'",)),
     ("a key twice", b"dataset: mosi\nrank: 4\nseed: 1\nrank: 8\n", ("key 'rank' twice", "lines 2 and 4")),
+    ("a key twice further down", b"dataset: own\ndescription:\n  inputs:\n  - name: a\n    name: b\n",
+     ("key 'name' twice", "lines 4 and 5")),
     ("a key that is a list", b"? [a]\n: 1", ("is not YAML", "unhashable")),
     ("a key that is a number", b"4: 4", ("unknown key 4",)),
     ("a NUL", b"rank: 4\0", ("is not YAML", "special characters")),

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from core.common.keys import OneOf, Rate, Width, searched, split_names
-from core.data.keys import AnyPath, DataKeys, by_dataset, by_name
-from core.data.published import DATASETS
+from core.data.keys import AnyPath, DataKeys, by_dataset, by_name, spec_of
 from core.data.specs import LossKind, Reduction
 from core.models import MODELS
 
@@ -48,7 +47,7 @@ def _of_model(key: str, otherwise: Callable[[dict[str, Any]], Any]) -> Callable[
 
 def _loss(given: dict[str, Any]) -> Any:
     """The model's, if it fits the task, or the first that does."""
-    fitting = DATASETS[given["dataset"]].task.losses
+    fitting = spec_of(given).task.losses
     wanted = MODELS[given["model"]].defaults.get("loss")
     return wanted if wanted in fitting else fitting[0]
 
@@ -56,7 +55,7 @@ def _loss(given: dict[str, Any]) -> Any:
 def _selection(given: dict[str, Any]) -> Any:
     """The model's metric, if the task has it, or the loss."""
     wanted = MODELS[given["model"]].defaults.get("selection", "loss")
-    return wanted if wanted in DATASETS[given["dataset"]].task.metrics else "loss"
+    return wanted if wanted in spec_of(given).task.metrics else "loss"
 
 
 def _by_model(key: str, otherwise: str) -> str:
@@ -71,11 +70,16 @@ class ModelKeys(DataKeys):
     model: Annotated[str, OneOf(list(MODELS))] = Field(
         "lmf", description="; ".join(f"{model.name}: {model.about}" for model in MODELS.values()))
     output_dim: Width = Field(
-        default_factory=lambda given: DATASETS[given["dataset"]].task.outputs,
+        default_factory=lambda given: spec_of(given).task.outputs,
         description=f"outputs (set by the data: {by_name(lambda spec: spec.task.outputs)})")
     frozen: Annotated[tuple[str, ...], BeforeValidator(_frozen)] = Field(
         (), description="comma-separated names of parameters that stay as they were drawn: no step, no decay "
                         "(fusion_weights,fusion_bias: the original's habit at the time of the paper)")
+
+    @property
+    def takes_sequences(self) -> bool:
+        """Whether the model takes sequences where the data offers rows instead."""
+        return MODELS[self.model].sequences
 
 
 class TrainingKeys(ModelKeys):

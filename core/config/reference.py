@@ -54,6 +54,8 @@ def _value(value: Any) -> str:
 
 def kind(key: dict[str, Any]) -> str:
     """Type, choices and bounds of a key in words."""
+    if "$ref" in key:
+        return "mapping"
     if "anyOf" in key:
         return " or ".join(kind(option) for option in key["anyOf"] if option.get("type") != "null")
     if "enum" in key:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,9 +12,13 @@ from pydantic.fields import FieldInfo
 from core.common.errors import UserError
 from core.common.text import shown
 from core.config.keys import Config
+from core.config.yaml_files import load_mapping
+from core.data.description import Description, read_description
+from core.data.published import DATASETS
 from core.models import MODELS
 
 DEFAULT_MODEL = str(Config.model_fields["model"].default)
+DESCRIPTIONS = (".yaml", ".yml")  # how the name of a data description ends
 PLACES = ("data_dir", "store_dir", "run_id", "signature", "output_path")  # no part of what a run is
 
 
@@ -69,6 +74,7 @@ def make_config(values: Mapping[str, Any], origin: Mapping[str, str] | None = No
     default where that depends on other keys. Raises UserError, one line: key, value, bound, origin.
     """
     origin = origin or {}
+    values = _described(values, origin)
     model = model_of(values)
     fields = schema(model).model_fields
     for key in values:
@@ -79,6 +85,27 @@ def make_config(values: Mapping[str, Any], origin: Mapping[str, str] | None = No
                                 if value is not None or fields[key].default_factory is None})
     except ValidationError as error:
         raise UserError("; ".join(_describe(item, origin, fields) for item in _distinct(error))) from error
+
+
+def _described(values: Mapping[str, Any], origin: Mapping[str, str]) -> Mapping[str, Any]:
+    """`values` with the data description that they name or hold, read and checked; with none where they name a
+    published data set. Raises UserError naming the file and the key."""
+    dataset, given, key = values.get("dataset"), values.get("description"), "description"
+    if isinstance(dataset, str) and dataset.endswith(DESCRIPTIONS):
+        dataset, given, key = None, dataset, "dataset"
+    if isinstance(given, (str, Path)):
+        where = f"{origin.get(key, key)} {given}"
+        given = read_description(load_mapping(Path(given), where), where)
+        if dataset not in (None, given.name):
+            raise UserError(f"dataset = {dataset}: {where} describes {given.name}; leave dataset out, or description")
+    elif isinstance(given, Mapping) and dataset not in DATASETS:
+        given = read_description(given, f"{origin.get('description', 'configuration')}: description")
+    if given is None:
+        return values
+    if dataset in DATASETS:  # a flag won over what a file described
+        return {key: value for key, value in values.items() if key != "description"}
+    return {**values, "description": given, "dataset": given.name if dataset is None and isinstance(given, Description)
+            else dataset}
 
 
 def changed(config: Config, values: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> Config:
@@ -98,8 +125,15 @@ def identity(config: Config) -> dict[str, Any]:
 
 def changes(config: Config, then: Config) -> dict[str, tuple[Any, Any]]:
     """Keys of the identity that differ: what they were in `then`, and what they are here. None: it has no such key."""
-    before, now = identity(then), identity(config)
+    before, now = _flat(identity(then)), _flat(identity(config))
     return {key: (before.get(key), now.get(key)) for key in {**now, **before} if before.get(key) != now.get(key)}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With the keys of a mapping as `description.range`."""
+    return {name: value for key, found in values.items()
+            for name, value in ({f"{key}.{inner}": one for inner, one in found.items()} if isinstance(found, Mapping)
+                                else {key: found}).items()}
 
 
 def _foreign(key: str, value: Any, model: str, origin: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from core.common.text import shown
 
 MOST_BYTES = 100_000  # the longest file of this project has 3,000
 MOST_NODES = 1000  # keys and values; the schema has 40 keys
-MOST_DEPTH = 3  # a mapping, and in it a list of modalities
+MOST_DEPTH = 5  # of a configuration, a description in it, its inputs, one of these, its shape
 MOST_DIGITS = 40  # characters of a number
 
 INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
@@ -96,10 +96,14 @@ def _bound(text: str) -> None:
 
 def _refuse_twice(node: yaml.Node | None) -> None:
     """YAML's own rule, which PyYAML doesn't keep: it takes the last of two equal keys without a word."""
+    if isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            _refuse_twice(one)
     if not isinstance(node, yaml.MappingNode):
         return
     lines: dict[str, int] = {}
-    for key, _ in node.value:
+    for key, value in node.value:
+        _refuse_twice(value)
         line = key.start_mark.line + 1
         if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
             raise _TooMuchError(f"names the key {shown(key.value)} twice, in lines {lines[key.value]} and {line}")

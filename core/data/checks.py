@@ -50,8 +50,9 @@ def features(value: Any, one: InputSpec, where: str, way_out: str) -> Numbers:
         array = array[:, 0]
     elif one.layout == "rows" and array.ndim == 3 and 0 not in array.shape:
         raise UserError(f"{where}: shape {array.shape}, a sequence of {array.shape[1]} steps in each row; LMF and TFN "
-                        f"take one vector per row, {axes}, and no model here takes sequences of {one.name}; "
-                        "average over the steps, array.mean(axis=1), with padding left out")
+                        f"take one vector per row, {axes}, and this data set has no sequences of {one.name}; average "
+                        "over the steps, array.mean(axis=1), with padding left out, or describe the data as sequences "
+                        "(docs/data.md)")
     if array.ndim != axes.count(",") + 1 or 0 in array.shape:
         raise UserError(f"{where}: shape {array.shape}, expected {axes}, "
                         f"none of them 0; {way_out}")
@@ -59,7 +60,7 @@ def features(value: Any, one: InputSpec, where: str, way_out: str) -> Numbers:
 
 
 def label(value: Any, known: DataSpec, where: str, way_out: str) -> npt.NDArray[np.float32 | np.int64]:
-    """Regression: float32 (N, O). Classification: int64 (N,), made of one-hot rows.
+    """Regression: float32 (N, O). Classification: int64 (N,), out of one-hot rows or of classes counted from 0.
 
     Raises UserError for a wrong shape, NaN, a value out of range, or a row that isn't one-hot.
     """
@@ -67,8 +68,13 @@ def label(value: Any, known: DataSpec, where: str, way_out: str) -> npt.NDArray[
     shape = array.shape
     if array.ndim == 3 and shape[1] == 1:
         array = array[:, 0]
-    if array.ndim == 1 and known.task.outputs == 1:
+    if array.ndim == 1:
         array = array[:, None]
+    if known.label_columns:
+        array = _columns(array, known, where, way_out)
+    counted = known.task.kind == "classification" and array.ndim == 2 and array.shape[1] == 1  # (N, 1): classes
+    if counted and len(array):
+        return _counted(array[:, 0], known.task.outputs, where, way_out)
     if array.ndim != 2 or array.shape[1] != known.task.outputs or not len(array):
         raise UserError(f"{where}: shape {shape}, expected (rows, {known.task.outputs}); {way_out}")
     bad = np.argwhere(~np.isfinite(array))
@@ -85,6 +91,23 @@ def label(value: Any, known: DataSpec, where: str, way_out: str) -> npt.NDArray[
         raise UserError(f"{where}: {array[row, column]:g} in row {row}, column {column} ({len(bad)} such), "
                         f"expected {low:g} to {high:g}; {way_out}")
     return array.astype(np.float32, order="C")
+
+
+def _columns(array: Numbers, known: DataSpec, where: str, way_out: str) -> Numbers:
+    """Those that are used of (rows, columns)."""
+    if array.ndim != 2 or array.shape[1] <= max(known.label_columns):
+        raise UserError(f"{where}: shape {array.shape}, expected (rows, columns) with a column "
+                        f"{max(known.label_columns)}, counted from 0, which the data description names; {way_out}")
+    return array[:, list(known.label_columns)]
+
+
+def _counted(array: Numbers, classes: int, where: str, way_out: str) -> npt.NDArray[np.int64]:
+    """Classes (N,) as numbers from 0."""
+    bad = np.flatnonzero(~np.isin(array, np.arange(classes)))
+    if len(bad):
+        raise UserError(f"{where}: {array[bad[0]]:g} in row {bad[0]} ({len(bad)} such rows), expected a class as a "
+                        f"whole number from 0 to {classes - 1}; {way_out}")
+    return array.astype(np.int64)
 
 
 def _class_index(array: Numbers, where: str, way_out: str) -> npt.NDArray[np.int64]:

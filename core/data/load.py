@@ -16,7 +16,7 @@ from core.data.published import REPAIR
 from core.data.ranges import ranges_of
 from core.data.readers import missing_modality
 from core.data.record import Dataset, Split
-from core.data.sequences import keep_steps
+from core.data.sequences import fit, padding_of, pooled_note, sequence_notes
 from core.data.store import read_store
 from core.data.synthetic import synthetic
 
@@ -54,28 +54,28 @@ def source_path(config: DataKeys) -> Path:
 def _published(config: DataKeys) -> Dataset:
     source, known = source_path(config), config.known
     folder = config.store_dir or source.parent / "store"
-    store, arrays = read_store(source, config.dataset, folder, config.emotion, config.modalities)
+    store, stored = read_store(source, known, folder, config.emotion, config.modalities)
     part = store.part(config.emotion)
     where = f"{source}: {config.emotion}" if config.emotion else str(source)
     if part is None:
         raise UserError(f"{where}: no such emotion in the file, found "
                         f"{', '.join(store.manifest['parts'])}; choose one of these with --emotion")
     _check_useful(config, where, part["modalities"], part["useless"])
-    for one in config.described.inputs:
-        if one.layout == "sequence":
-            for content in arrays.values():
-                content[one.name] = keep_steps(content[one.name], config.max_len, known.padding)
+    padding = padding_of([array for array in stored["train"].values() if array.ndim == 3], known.padding)
+    arrays = fit(stored, config.described.inputs, config.max_len, padding)
     train = arrays["train"]
     described = config.described.measured(train)
     cleaning: dict[str, dict[str, dict[str, int]]] = {
         split: {m: counts[m] for m in config.modalities} for split, counts in part["cleaning"].items()}
     digest = store.manifest["source"]["sha256"]
-    notes = sentences(cleaning) + caveats(described, train)
+    notes = sentences(cleaning) + caveats(described, train, known.names)
+    if known.padding:
+        notes += sequence_notes(stored, known, padding) + pooled_note(described.inputs)
     if known.published.sha256 and digest != known.published.sha256:
         notes += (f"{source.name} is not the published file (sha256 {digest}, published {known.published.sha256})",)
     made_of = [SCHEMA, digest, config.dataset, config.emotion, config.modalities, described.steps]
-    if known.padding:  # several sequences, each of its own length
-        made_of.append([one.shape for one in described.inputs])
+    if known.padding:  # several sequences, each of its own length or pooled
+        made_of += [[one.shape for one in described.inputs], known.description]
     return Dataset(described, config.emotion, {name: Split(a) for name, a in arrays.items()}, False,
                    hashlib.sha256(json.dumps(made_of).encode()).hexdigest(), cleaning, str(source), notes)
 
@@ -84,7 +84,7 @@ def _check_useful(config: DataKeys, where: str, present: list[str], useless: dic
     good = [m for m in present if m not in useless]
     for modality in config.modalities:
         if modality not in present:
-            raise UserError(missing_modality(where, modality, tuple(good)))
+            raise UserError(missing_modality(where, config.known.of(modality), tuple(good)))
         if modality in useless:
             way_out = f"leave {modality} out with --modalities {','.join(good)}" if good else REPAIR
             raise UserError(f"{useless[modality]}, expected features that differ between rows; {way_out}")

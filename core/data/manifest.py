@@ -50,12 +50,14 @@ class _Part(_Strict):
 
 
 class _Manifest(_Strict):
-    """What every manifest has. tensors: name -> what core.common.digests.describe says of it."""
+    """What every manifest has. tensors: name -> what core.common.digests.describe says of it. description: the digest
+    of that by which a user's own data was read."""
 
     version: int = Field(alias="schema")
     source: _Source
     store: _File
     tensors: dict[str, dict[str, Any]]
+    description: str = ""
     parts: dict[str, _Part]
 
 

@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from core.common.arrays import Array
-from core.data.published import DATASETS
 from core.data.specs import DataSpec
 
 # sha256 of the training rows' video features -> what is wrong with them
@@ -23,11 +22,12 @@ def digest(array: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, "<f4").tobytes()).hexdigest()
 
 
-def caveats(described: DataSpec, train: Mapping[str, Array]) -> tuple[str, ...]:
-    """Sentences about a data set with the inputs that are used, from its training arrays."""
-    modalities = described.names
-    missing = [name for name in DATASETS[described.name].names if name not in modalities]
+def caveats(described: DataSpec, train: Mapping[str, Array], names: Sequence[str]) -> tuple[str, ...]:
+    """Sentences about a data set with the inputs that are used, from its training arrays. names: all that it has."""
+    missing = [name for name in names if name not in described.names]
     found = [f"{described.name} without {' and '.join(missing)}"] if missing else []
-    if "video" in modalities:
-        found += [text for key, text in LEAKING.items() if key == digest(train["video"])]
+    for one in described.inputs:
+        if one.settings == "video":
+            values = train[one.name] if one.layout == "rows" else train[one.name][:, -1]  # the same at every step
+            found += [text for key, text in LEAKING.items() if key == digest(values)]
     return tuple(found)

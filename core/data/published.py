@@ -29,10 +29,15 @@ def aligned(name: str, files: tuple[str, ...], epochs: int, rows: tuple[int, int
 
     The files of MultiBench, and of MMSA, which has other widths and calls its labels `regression_labels`.
     """
-    inputs = (InputSpec("vision", (50, 35), "sequence", keys="video"), InputSpec("text", (50, 300), "sequence"),
-              InputSpec("audio", (50, 74), "sequence"))
+    inputs = (InputSpec("vision", (50, 35), "sequence", keys="video", pooled="mean"),
+              InputSpec("text", (50, 300), "sequence"), InputSpec("audio", (50, 74), "sequence", pooled="mean"))
     return DataSpec(name, inputs, Task("regression", ("sentiment",), (-3.0, 3.0)), defaults={"epochs": epochs},
                     files=files, label_keys=ALIGNED_LABELS, padding="front", published=Published(rows))
+
+
+def keys_in_files(one: InputSpec) -> tuple[str, ...]:
+    """What an input may be called in a file, the likeliest first."""
+    return one.called or FEATURE_KEYS.get(one.name, (one.name,))
 
 
 # POM's scale is nominally 1 to 7, but its labels are means of raters and go down to 0.67: hence 0 to 7.

@@ -1,8 +1,8 @@
 """The published pickle schemas, checked.
 
 MOSI and POM: {split: {covarep, facet, glove, label}}; IEMOCAP: {emotion: {split: {the same}}}; aligned sequences:
-{split: {vision, text, audio, labels}}. Keys are bytes or str; an input has the names of FEATURE_KEYS. What else a split
-holds, such as `id`, is not looked at.
+{split: {vision, text, audio, labels}}. Keys are bytes or str; an input has the names of `keys_in_files`. What else
+a split holds, such as `id`, is not looked at. A .npz holds the same as `train/audio` or `train_audio`.
 """
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from core.common.arrays import Array
-from core.common.errors import UserError
+from core.common.errors import UserError, one_line
 from core.data import checks
+from core.data.archives import read_npz
 from core.data.cleaning import clean
-from core.data.published import DATASETS, FEATURE_KEYS, REPAIR, SPLITS
-from core.data.specs import DataSpec
+from core.data.published import REPAIR, SPLITS, keys_in_files
+from core.data.specs import DataSpec, InputSpec
 from core.data.unpickle import load_pickle
 
 
@@ -33,14 +34,16 @@ class Part:
     useless: dict[str, str] = field(default_factory=dict)
 
 
-def read_published(path: Path, dataset: str) -> dict[str, Part]:
-    """Every part of the pickle `path`: {"": part}, or {emotion: part} where the data set has several.
+def read_published(path: Path, known: DataSpec) -> dict[str, Part]:
+    """Every part of the file `path`: {"": part}, or {emotion: part} where the data set has several.
 
     A modality may be absent, but then from all splits. Raises UserError, one line naming file,
     split, key, value and expectation, for whatever is wrong.
     """
-    known = DATASETS[dataset]
-    top = _mapping(load_pickle(path, REPAIR, known.way_out_of_damage(path)), str(path))
+    if path.suffix == ".npz":
+        top: dict[str, Any] = _archive(path, known)
+    else:
+        top = _mapping(load_pickle(path, REPAIR, known.way_out_of_damage(path)), str(path))
     if not known.parts:
         return {"": _part(top, str(path), known)}
     emotions = [emotion for emotion in known.parts if emotion in top]
@@ -52,6 +55,22 @@ def read_published(path: Path, dataset: str) -> dict[str, Part]:
         where = f"{path}: {emotion}"
         parts[emotion] = _part(_mapping(top[emotion], where), where, known)
     return parts
+
+
+def _archive(path: Path, known: DataSpec) -> dict[str, Any]:
+    """What a .npz holds under `train/audio` or `train_audio`, as a pickle has it: by split, then by key."""
+    keys = {*known.label_keys, *(key for one in known.inputs for key in keys_in_files(one))}
+    places = {f"{split}{mark}{key}": (split, key) for split in SPLITS for key in keys for mark in "/_"}
+    try:
+        found = read_npz(path, set(places))
+    except Exception as error:  # zipfile, zlib and NumPy have an exception each for garbage
+        detail = f"{type(error).__name__} {one_line(error)}"[:160]
+        raise UserError(f"{path}: not a readable .npz file ({detail}); write it again with numpy.savez") from error
+    top: dict[str, Any] = {}
+    for name, (split, key) in places.items():
+        if name in found:
+            top.setdefault(split, {})[key] = found[name]
+    return top
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -76,11 +95,14 @@ def _read_split(part: Part, split: str, content: dict[str, Any], where: str, kno
     part.cleaning[split] = {}
     for one in known.inputs:
         modality = one.name
-        key = next((name for name in FEATURE_KEYS[modality] if name in content), None)
+        key = next((name for name in keys_in_files(one) if name in content), None)
         if key is None:
             continue
         place = f"{where}: {split} {key}"
         raw = checks.features(content[key], one, place, REPAIR)
+        if known.description and raw.shape[-1] != one.width:
+            raise UserError(f"{place}: shape {raw.shape}, expected the width {one.width} of the data description; "
+                            "correct one of the two")
         arrays[modality], counts = clean(raw)
         part.cleaning[split][modality] = counts
         if split == "train":
@@ -112,13 +134,14 @@ def _useless(values: Array, cleaned: int) -> str | None:
 def _check_splits_agree(part: Part, where: str, known: DataSpec) -> None:
     train = part.arrays["train"]
     for split in SPLITS[1:]:
-        for modality in known.names:
+        for one in known.inputs:
+            modality = one.name
             expected, found = train.get(modality), part.arrays[split].get(modality)
             if expected is None and found is None:
                 continue
             if expected is None or found is None:
                 lacking = "train" if expected is None else split
-                raise UserError(f"{where}: {lacking}: no key {FEATURE_KEYS[modality][0]!r} ({modality}), "
+                raise UserError(f"{where}: {lacking}: no key {keys_in_files(one)[0]!r} ({modality}), "
                                 f"expected it in all splits or in none; {REPAIR}")
             if expected.shape[1:] != found.shape[1:]:
                 wanted = ", ".join(map(str, expected.shape[1:]))
@@ -126,10 +149,10 @@ def _check_splits_agree(part: Part, where: str, known: DataSpec) -> None:
                                 f"(rows, {wanted}) as in train; {REPAIR}")
 
 
-READERS = {"splits": read_published}  # a description's `reader` -> (path, name of the data set) -> parts
+READERS = {"splits": read_published}  # a description's `reader` -> (path, description) -> parts
 
 
-def missing_modality(where: str, modality: str, present: tuple[str, ...]) -> str:
-    """The message for a modality that was asked for and that no split has."""
-    return (f"{where}: no key {FEATURE_KEYS[modality][0]!r} ({modality}) in any split; "
+def missing_modality(where: str, one: InputSpec, present: tuple[str, ...]) -> str:
+    """The message for an input that was asked for and that no split has."""
+    return (f"{where}: no key {keys_in_files(one)[0]!r} ({one.name}) in any split; "
             f"leave it out with --modalities {','.join(present)}")

@@ -36,8 +36,9 @@ from core.data.manifest import (
     verified,
     write_manifest,
 )
-from core.data.published import DATASETS, SPLITS
+from core.data.published import SPLITS
 from core.data.readers import READERS, Part
+from core.data.specs import DataSpec
 
 ATTEMPTS = 3  # another process may replace the store between our look at it and our opening it
 
@@ -85,7 +86,7 @@ class Store:
             note_verified(folder, self.dataset, self.manifest, stamp)
 
 
-def read_store(source: Path, dataset: str, folder: Path, emotion: str | None,
+def read_store(source: Path, known: DataSpec, folder: Path, emotion: str | None,
                modalities: tuple[str, ...]) -> tuple[Store, dict[str, dict[str, Array]]]:
     """The store of `source` in `folder`, made or redone where needed, and the arrays of one part.
 
@@ -94,7 +95,7 @@ def read_store(source: Path, dataset: str, folder: Path, emotion: str | None,
     """
     damaged = False
     for _ in range(ATTEMPTS):
-        store = (None if damaged else _current(source, dataset, folder)) or _convert(source, dataset, folder)
+        store = (None if damaged else _current(source, known, folder)) or _convert(source, known, folder)
         part = store.part(emotion)
         if part is None:
             return store, {}
@@ -119,14 +120,14 @@ def _key(part: str, split: str, name: str) -> str:
     return "/".join(filter(None, (part, split, name)))
 
 
-def _current(source: Path, dataset: str, folder: Path) -> Store | None:
+def _current(source: Path, known: DataSpec, folder: Path) -> Store | None:
     """The store in `folder` if there is one, made from the source as it is now; its tensors are not looked at yet."""
-    path = manifest_path(folder, dataset)
+    path = manifest_path(folder, known.name)
     try:
         manifest = read_manifest(path)
-        if manifest is None or manifest["schema"] != SCHEMA:
+        if manifest is None or manifest["schema"] != SCHEMA or manifest.get("description", "") != known.description:
             return None
-        made_from, store = manifest["source"], Store(folder / manifest["store"]["file"], dataset, manifest)
+        made_from, store = manifest["source"], Store(folder / manifest["store"]["file"], known.name, manifest)
         same = made_from["stamp"] == stamp_of(source) or (
             made_from["bytes"] == source.stat().st_size and made_from["sha256"] == sha256_of(source))
         if same and stamp_of(store.path)[0] != manifest["store"]["bytes"]:
@@ -137,9 +138,9 @@ def _current(source: Path, dataset: str, folder: Path) -> Store | None:
         return None
 
 
-def _convert(source: Path, dataset: str, folder: Path) -> Store:
-    stamp, digest = stamp_of(source), sha256_of(source)
-    parts = READERS[DATASETS[dataset].reader](source, dataset)
+def _convert(source: Path, known: DataSpec, folder: Path) -> Store:
+    stamp, digest, dataset = stamp_of(source), sha256_of(source), known.name
+    parts = READERS[known.reader](source, known)
     tensors = {_key(name, split, key): array for name, part in parts.items()
                for split, arrays in part.arrays.items() for key, array in arrays.items()}
     path = folder / f"{dataset}-{digest[:12]}.safetensors"
@@ -155,6 +156,7 @@ def _convert(source: Path, dataset: str, folder: Path) -> Store:
             "store": {"file": path.name, "bytes": size},
             "tensors": {key: describe(array) for key, array in tensors.items()},
             "parts": {name: _summary(part) for name, part in parts.items()},
+            **({"description": known.description} if known.description else {}),
         }
         write_manifest(manifest_path(folder, dataset), manifest)
         for old in folder.glob(f"{dataset}-{'[0-9a-f]' * 12}.safetensors"):

@@ -27,13 +27,12 @@ from core.data.cleaning import clean
 from core.data.keys import DataKeys
 from core.data.published import SPLITS
 from core.data.record import Dataset, Split
-from core.data.sequences import keep_steps
+from core.data.sequences import fit, pooled_note
 from core.data.specs import DataSpec, InputSpec
-from core.data.synthetic_sequences import TEXT_SCALE, VISIBLE, padded
+from core.data.synthetic_sequences import FLIPPED, TEXT_SCALE, VISIBLE, labels, padded
 
 VERSION = 1  # raise it when the numbers change
 POSITIVE = {"happy": 0.15, "sad": 0.2, "angry": 0.25, "neutral": 0.4}  # about the published shares
-FLIPPED = 0.03  # share of IEMOCAP rows whose class is the wrong one: no model should reach 100 %
 PAIRS = (("audio", "video"), ("audio", "text"), ("video", "text"))
 DEAD_AUDIO = {"iemocap": (36, 37, 38, 39)}  # constant channels of the published features
 SCALES = {"audio": (0.39, 0.0005, 0.078), "video": (0.3, 0.001, 0.026)}  # largest |mean|, variance from, to
@@ -54,16 +53,20 @@ def synthetic(config: DataKeys) -> Dataset:
         arrays: dict[str, Array] = {}
         cleaning[split] = {}
         for modality in config.modalities:
-            values = _values(origin, stream, known, known.of(modality), hidden[modality], config.max_len)
+            values = _values(origin, stream, known, known.of(modality), hidden[modality])
             arrays[modality], cleaning[split][modality] = clean(values)
-        arrays["label"] = _label(origin, stream, known, hidden)
-        splits[split] = Split(arrays)
-    described = config.described.measured(arrays)
-    notes = ["synthetic data: its scores say nothing about the published data set"]
+        arrays["label"] = (labels(origin, stream, known.task, hidden) if known.padding else
+                           _label(origin, stream, known, hidden))
+        splits[split] = Split(fit({split: arrays}, config.described.inputs, config.max_len, known.padding)[split])
+    described = config.described.measured(splits["train"].arrays)
+    what = "described" if known.description else "published"
+    notes = [f"synthetic data: its scores say nothing about the {what} data set", *pooled_note(described.inputs)]
     if len(config.modalities) < len(known.names):
         part, left = ("half of its signal", "less") if known.padding else ("its signal", "little or nothing")
         notes.append(f"{part} joins {', '.join(known.names[:-1])} and {known.names[-1]}: without one, {left} is left")
     made_of = f"synthetic/{origin}/{','.join(config.modalities)}/{described.steps}"
+    if known.padding:  # several sequences, each of its own length or pooled
+        made_of += f"/{[one.shape for one in described.inputs]}/{known.description}"
     return Dataset(described, emotion, splits, True, hashlib.sha256(made_of.encode()).hexdigest(), cleaning, None,
                    tuple(notes))
 
@@ -84,19 +87,20 @@ def _hidden(stream: str, rows: int, share: float, names: tuple[str, ...]) -> dic
     return {m: sign * (0.6 + 0.4 * draws.uniform(rows, f"{stream}/{m}/strength")) for m, sign in signs.items()}
 
 
-def _values(origin: str, stream: str, known: DataSpec, one: InputSpec, hidden: F64, max_len: int | None) -> Array:
-    """An input as it is published: rows (N, D), a sequence (N, T, D) with at most `max_len` steps."""
+def _values(origin: str, stream: str, known: DataSpec, one: InputSpec, hidden: F64) -> Array:
+    """An input as it is published: rows (N, D), a sequence (N, T, D)."""
     if one.layout == "rows":
-        return _dense(origin, stream, one.name, hidden, one.width, known.name)
+        return _dense(origin, stream, one, hidden, known.name)
     if known.padding:
-        return keep_steps(padded(origin, stream, one, hidden, known.padding), max_len, known.padding)
-    return keep_steps(_text(origin, stream, hidden, *one.shape), max_len, None)
+        return padded(origin, stream, one, hidden, known.padding)
+    return _text(origin, stream, hidden, *one.shape)
 
 
-def _dense(origin: str, stream: str, modality: str, hidden: F64, width: int, dataset: str) -> F64:
-    """Audio or video (N, D), at the scales of the published BatchNorm statistics."""
-    mean_most, low, high = SCALES[modality]
-    load = draws.loadings(width, VISIBLE[modality], f"{origin}/{modality}/loadings")  # (D,)
+def _dense(origin: str, stream: str, one: InputSpec, hidden: F64, dataset: str) -> F64:
+    """Rows (N, D), at the scales of the published BatchNorm statistics of audio or video."""
+    modality, width = one.name, one.width
+    mean_most, low, high = SCALES.get(one.settings, SCALES["video"])
+    load = draws.loadings(width, VISIBLE["video"], f"{origin}/{modality}/loadings")  # (D,)
     scale = draws.uniform(2 * width, f"{origin}/{modality}/scales")
     mean = (2 * scale[:width] - 1) * mean_most  # (D,)
     deviation = np.sqrt(low + (high - low) * scale[width:] * scale[width:])  # (D,), most of them small
@@ -120,25 +124,15 @@ def _text(origin: str, stream: str, hidden: F64, steps: int, width: int) -> F64:
 
 def _label(origin: str, stream: str, known: DataSpec, hidden: dict[str, F64]) -> Array:
     """(N,) int64 for a classification; (N, O) float32 within the scale for a regression."""
-    every = np.stack(list(hidden.values()))  # (M, N)
-    product: F64 = every.prod(axis=0)  # (N,)
+    product = hidden["audio"] * hidden["video"] * hidden["text"]  # (N,)
     rows, outputs = len(product), known.task.outputs
     if known.task.kind == "classification":
         flipped = draws.uniform(rows, f"{stream}/label/flipped") < FLIPPED
         return ((product > 0) ^ flipped).astype(np.int64)
     noise = draws.noise(rows * outputs, f"{stream}/label/noise").reshape(rows, outputs) / math.sqrt(3)  # in +-1
-    if known.padding:
-        return _scores(known, (every.mean(axis=0) + product) / 2, noise)
     if known.name == "mosi":
         return np.asarray((3 * (0.9 * product[:, None] + 0.1 * noise)).astype(np.float32))
     kinds = [hidden[one] * hidden[other] for one, other in PAIRS] + [product]
     source = np.stack([kinds[trait % 4] for trait in range(outputs)], axis=1)  # (N, 16)
     load = draws.loadings(outputs, 1.0, f"{origin}/label/loadings")  # (16,), traits of a kind agree or oppose
     return np.asarray((4 + 3 * load * (0.9 * source + 0.1 * noise)).astype(np.float32))
-
-
-def _scores(known: DataSpec, signal: F64, noise: F64) -> Array:
-    """(N, O) float32 over the whole range of labels: nine tenths what the inputs say, (N,), one tenth noise (N, O)."""
-    low, high = known.task.label_range or (-1.0, 1.0)
-    values = (low + high) / 2 + (high - low) / 2 * (0.9 * signal[:, None] + 0.1 * noise)
-    return np.asarray(values.astype(np.float32))

@@ -13,8 +13,8 @@ from core.models.graph import BlockSpec
 class Model:
     """keys: a subclass of Keys; wiring: (builder, keys, data) -> the output.
 
-    defaults: keys of the run whose default the model decides. sequences: whether it takes a sequence of any input; else
-    an input whose description says how becomes one vector per row.
+    defaults: keys of the run whose default the model decides. sequences: whether it takes all sequences of
+    the data; one that doesn't gets the mean over steps where the data's description has a word about that.
     """
 
     name: str

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from core.common.errors import UserError
 from core.common.keys import Keys, Probability, Rate, Width, searched
 from core.data.specs import DataSpec, InputSpec
 from core.models.graph import Builder, Ref
@@ -50,12 +51,17 @@ class SubnetKeys(Keys):
         json_schema_extra=searched(*RATES))
 
     def subnet(self, one: InputSpec) -> Subnet:
-        """The keys of an input."""
-        return {
+        """The keys of an input. Raises UserError for one that has none."""
+        known = {
             "audio": Subnet(self.audio_hidden, self.audio_hidden, self.audio_dropout),
             "video": Subnet(self.video_hidden, self.video_hidden, self.video_dropout),
             "text": Subnet(self.text_hidden, self.text_out, self.text_dropout),
-        }[one.settings]
+        }
+        if one.settings not in known:
+            raise UserError(f"input {one.name}: this model has keys for {', '.join(known)} alone; say in the data "
+                            f"description whose keys {one.name} takes, `keys: audio` for example, or choose another "
+                            "--model")
+        return known[one.settings]
 
     def fused_dropout(self) -> float:
         """The rate on what is fused."""

@@ -6,4 +6,4 @@ from core.config import Config, make_config
 
 def plain(config: Config) -> Config:
     """The configuration of the same data set and model with every other key at its default."""
-    return make_config({"dataset": config.dataset, "model": config.model})
+    return make_config({"dataset": config.dataset, "description": config.description, "model": config.model})

@@ -6,7 +6,6 @@ from typing import Any
 
 from core.config import Config, schema, to_values
 from core.data.keys import INPUTS
-from core.data.published import DATASETS
 from core.studies.defaults import plain
 
 Space = dict[str, list[float]]
@@ -19,7 +18,7 @@ def search_space(config: Config, fixed: Mapping[str, Any]) -> Space:
     how it is trained. Source: the original's train scripts, which draw settings from this grid at random.
     """
     space: Space = {}
-    grids = DATASETS[config.dataset].grids
+    grids = config.known.grids
     used = {name for one in config.described.inputs for name in (one.name, one.settings)}
     unused = tuple(f"{name}_" for name in INPUTS if name not in used)  # keys of inputs that are left out
     for key, field in sorted(schema(config.model).model_fields.items(), key=lambda item: _place(item[0])):

@@ -146,7 +146,8 @@ def _inputs(record: Record) -> tuple[InputSpec, ...]:
     if record.inputs is None:
         found = feature_inputs(**record.dims.model_dump())
     else:
-        found = tuple(InputSpec(one.name, tuple(one.shape), one.layout, one.keys) for one in record.inputs)
+        found = tuple(InputSpec(one.name, tuple(one.shape), one.layout, one.keys, one.pooled, tuple(one.called))
+                      for one in record.inputs)
         for one in found:
             if len(one.shape) != len(AXES[one.layout]):
                 raise UserError(f"input {shown(one.name)} has the shape {one.shape}, expected "

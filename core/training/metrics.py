@@ -21,7 +21,7 @@ Value = float | None  # None: undefined for these predictions
 def evaluate(task: Task, output: Array, label: Array) -> dict[str, Value]:
     """All metrics of a split, those of `task.metrics` in their order.
 
-    output: scores (N, O) or logits (N, 2); label: (N, O) or int64 (N,). One output gives the MOSI
+    output: scores (N, O) or logits (N, K); label: (N, O) or int64 (N,). One output gives the MOSI
     metrics, several give POM's per-trait ones and their means.
     Raises RunFailed when a prediction is NaN or infinite: that is an error, not a score.
     """
@@ -30,16 +30,20 @@ def evaluate(task: Task, output: Array, label: Array) -> dict[str, Value]:
     if bad:
         raise RunFailed(f"predictions: {bad} of {len(scores)} rows are NaN or infinite, expected finite numbers; "
                         "lower learning_rate, or check the features")
-    if task.kind == "classification":
-        return classification(scores, label)
     truth = np.asarray(label, np.float64)
-    return sentiment(scores[:, 0], truth[:, 0]) if task.outputs == 1 else traits(scores, truth, task.names)
+    if task.kind == "classification":
+        found = classification(scores, label)
+    elif task.outputs == 1:
+        found = sentiment(scores[:, 0], truth[:, 0])
+    else:
+        found = traits(scores, truth, task.names)
+    return {name: found[name] for name in task.metrics}
 
 
 def classification(logits: F64, label: Array) -> dict[str, Value]:
-    """IEMOCAP: argmax of two logits; weighted F1 over both classes, and accuracy."""
+    """The highest of K logits (N, K); F1 weighted over the classes, and accuracy as `Acc-K`."""
     predicted = softmax(logits).argmax(axis=1)
-    return {"F1": weighted_f1(label, predicted), "Acc-2": accuracy(label, predicted)}
+    return {"F1": weighted_f1(label, predicted), f"Acc-{logits.shape[1]}": accuracy(label, predicted)}
 
 
 def sentiment(predicted: F64, truth: F64) -> dict[str, Value]:
@@ -92,7 +96,7 @@ def accuracy(truth: Array, predicted: Array) -> float:
 
 
 def weighted_f1(truth: Array, predicted: Array) -> float:
-    """F1 of both classes, weighted by their frequency in `truth`."""
+    """F1 of all classes, weighted by their frequency in `truth`."""
     from sklearn.metrics import f1_score  # loading it takes longer than all else of a start: only when used
 
     return float(f1_score(truth, predicted, average="weighted", zero_division=0))

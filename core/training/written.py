@@ -74,6 +74,8 @@ class Input(_Written):
     shape: Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(min_length=1, max_length=3)]
     layout: Literal["rows", "sequence"]
     keys: str
+    pooled: Literal["mean"] | None = None
+    called: list[str] = []
 
 
 class Record(_Written):

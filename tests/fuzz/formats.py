@@ -19,7 +19,7 @@ from core.config import build_graph, changed, make_config, to_values
 from core.config.flags import read_values
 from core.convert import convert
 from core.data import load_dataset
-from core.data.published import feature_inputs
+from core.data.published import DATASETS, feature_inputs
 from core.data.readers import read_published
 from core.data.unlabelled import read_unlabelled
 from core.studies.tables.plan import run_name
@@ -81,7 +81,7 @@ def published(_: Path) -> Format:
     seeds = [pickle.dumps(to_bytes_keys(content_of(name)), protocol) for name, protocol in
              zip(names, (2, 4, 2, 0), strict=True)]
     return Format([{"x.pkl": raw} for raw in seeds], {"x.pkl": "pickle"},
-                  lambda seed: read_published(Path("x.pkl"), names[seed]))
+                  lambda seed: read_published(Path("x.pkl"), DATASETS[names[seed]]))
 
 
 def unlabelled(_: Path) -> Format:
