@@ -35,6 +35,12 @@ GRAPHS: dict[str, tuple[graphs.Wiring, tuple[str, ...]]] = {
     "sequence": (graphs.sequence, ()),
     "sequence, frozen": (graphs.sequence, ("deep.weight_ih_l0", "other.bias_hh_l0", "scaled.weight")),
     "alone": (graphs.alone, ()),
+    "normed": (graphs.normed, ()), "normed, frozen": (graphs.normed, ("plain.weight", "norm.bias")),
+    "states": (graphs.states, ()),
+    "states, frozen": (graphs.states, ("first.bias", "deep.weight_hh_l0", "plain.bias_ih_l0", "norm.weight")),
+    "attending": (graphs.attending, ()),
+    "attending, frozen": (graphs.attending, ("both.q_proj.weight", "asks.out_proj.bias", "tells.k_proj.weight",
+                                             "seen.v_proj.weight", "query.weight", "query.bias")),
 }
 LOSS = Loss("mse")
 VALUES = {"dataset": "pom", "loss": LOSS.kind}
@@ -54,11 +60,14 @@ def worker(open_lab: Any, workers: dict[str, Worker], backend: str) -> Worker:
 
 
 def ground(graph: Graph, precision: str, rows: int) -> tuple[State, Batch]:
-    """No tensor is as drawn: what starts at 0 or 1 would hide a mistake."""
+    """No tensor is as drawn: what starts at 0 or 1 would hide a mistake. Sequences are padded, some from end to end."""
     draw, before = np.random.default_rng(0), initial_state(graph, 3, precision)
     weights = {name: (value + draw.uniform(0.1, 0.4, value.shape)).astype(precision)
                for name, value in before.weights.items()}
     inputs = {one.name: draw.normal(size=(rows, *one.shape)).astype(precision) for one in graph.inputs}
+    for place, one in enumerate(graph.inputs):
+        for row in range(rows if one.layout == "sequence" else 0):
+            inputs[one.name][row, :(place + row + 1) % (one.shape[0] + 1)] = 0
     label = draw.normal(size=(rows, graph.task.outputs)).astype(precision)
     masks = Masks(graph.dropout_sites, 3, 0, precision).rows(0, rows)
     return State(weights, before.exp_avg, before.exp_avg_sq), Batch(inputs, label, masks)

@@ -118,7 +118,9 @@ class Differentiated(Block):
         def weighed(*xs: Tensor) -> Tensor:
             return mul(self.construct(*xs), dy).sum()
 
-        wanted = tuple(place for place, needed in enumerate(needs) if needed)
+        # of a tensor that is two inputs, MindSpore gives each the gradient of both: the first has it
+        wanted = tuple(place for place, needed in enumerate(needs)
+                       if needed and all(saved[place] is not before for before in saved[:place]))
         if wanted and weights:
             slopes, found = mindspore.grad(weighed, wanted, weights)(*saved)
         elif weights:
@@ -139,6 +141,7 @@ class Linear(Block):
         self.keep(weight=tensors["weight"], bias=tensors["bias"])
         self.relu, self.width = self.node.options.get("activation") == "relu", self.weight.shape[1]
         self.shape = own_shape(self.node.output)
+        self.summed = column_sums if self.node.output.layout == "sequence" else bias_grad
 
     def construct(self, x: Tensor) -> Tensor:
         return self.rows(x.view(-1, self.width)).view(self.shape)
@@ -160,7 +163,7 @@ class Linear(Block):
         dy = dy.view(y.shape)
         if self.relu:
             dy = relu_grad(dy, y)  # (N, O)
-        found = {"weight": t_matmul(dy, x).view(-1), "bias": bias_grad(dy)}
+        found = {"weight": t_matmul(dy, x).view(-1), "bias": self.summed(dy)}
         return [matmul(dy, self.weight).view(shape) if needs[0] else None], found
 
 
@@ -209,7 +212,7 @@ class LayerNorm(Block):
     """
 
     def bind(self, tensors: Tensors) -> None:
-        self.keep(weight=tensors["weight"], bias=tensors["bias"], row=tensors["weight"].view(1, -1))  # (A,), (1, A)
+        self.keep(weight=tensors["weight"], bias=tensors["bias"])  # (A,) each
         self.width, self.shape = len(self.bias), own_shape(self.node.output)
         self.eps, self.share = constant(LAYERNORM_EPS, self.dtype), constant(1 / self.width, self.dtype)
         self.one = constant(1, self.dtype)
@@ -222,7 +225,7 @@ class LayerNorm(Block):
         x = x.view(-1, self.width)
         centred = sub(x, row_mean(x, -1))
         inverse = div(self.one, sqrt(add(row_mean(mul(centred, centred), -1), self.eps)))
-        scale = spread(inverse, self.row)
+        scale = spread(inverse, self.weight.view(1, -1))
         return bias_add(mul(centred, scale), self.bias).view(self.shape), (centred, inverse, scale)
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
@@ -235,9 +238,9 @@ class LayerNorm(Block):
         found = {"weight": t_matmul(inverse, product).view(-1), "bias": column_sums(dy)}
         if not needs[0]:
             return [None], found
-        # less what each row's mean and variance take of it: (N, 1) both
-        mean = mul(mul(matmul_t(dy, self.row), self.share), inverse)
-        var = mul(mul(matmul_t(product, self.row), self.share), mul(inverse, square(inverse)))
+        weight = self.weight.view(-1, 1)  # less what each row's mean and variance take of it, (N, 1) both:
+        mean = mul(mul(matmul(dy, weight), self.share), inverse)
+        var = mul(mul(matmul(product, weight), self.share), mul(inverse, square(inverse)))
         dx = sub(sub(mul(dy, scale), mean), mul(centred, spread(var, ones((1, self.width), self.dtype))))
         return [dx.view(shape)], found
 

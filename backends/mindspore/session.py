@@ -76,8 +76,8 @@ class MindSporeSession(GraphSession[Tensor]):
         label = Tensor(data["label"][order])
         masks = {name: Tensor(self._typed(self.own(name, mask))) for name, mask in plan.masks(first, last).items()}
         places = [(start - before, stop - before) for start, stop in bounds]
-        whole = [Tensor(self._in_batches(one.name, order, places) if one.layout == "sequence"
-                        else data[one.name][order]) for one in self.graph.inputs]
+        whole = [Tensor.from_numpy(self._in_batches(one.name, order, places)) if one.layout == "sequence"
+                 else Tensor(data[one.name][order]) for one in self.graph.inputs]
         for start, stop in places:
             rows = stop - start
             inputs = []
@@ -106,8 +106,8 @@ class MindSporeSession(GraphSession[Tensor]):
     def _in_batches(self, name: str, order: Array, bounds: Sequence[tuple[int, int]]) -> Array:
         """A sequence (T, N, D) as the batches (T B, D) of `order`, one after the other: (T rows, D).
 
-        It lies in memory that is kept from epoch to epoch, for a Tensor copies it: new memory costs a page fault every
-        4 KiB.
+        It lies in memory that is kept from epoch to epoch: new memory costs a page fault every 4 KiB. The tensor made
+        of it is a view of that memory, so the batches of one call of `batches` are gone when the next one is made.
         """
         data = self.splits["train"][name]
         steps, _, width = data.shape

@@ -89,7 +89,7 @@ def backpropagate(steps: Sequence[Step], tape: Sequence[Any], slope: Any,
         else:
             parts, found = step.block.backward(own, saved, step.needs)
         for place, part, needed in zip(step.inputs, parts, step.needs):  # noqa: B905  # equally many, by the graph
-            if needed:
+            if needed and part is not None:  # a block that gives none where one is wanted depends on it by jumps
                 slopes[place] = add(slopes[place], part) if place in slopes else part
         for name, gradient in found.items():
             gradients[step.names[name]] = gradient

@@ -7,7 +7,7 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 
-from backends.mindspore import blocks, losses, model, optimizer, session, state
+from backends.mindspore import attention, blocks, losses, model, optimizer, session, state
 from backends.mindspore.blocks import Differentiated, Saved
 from backends.mindspore.state import to_numpy
 from core.common.arrays import F64, Array
@@ -69,7 +69,9 @@ def lstm_float64() -> Replacements:
 def differentiated() -> Replacements:
     """The framework's own differentiation in the place of our ways back, of blocks that use their tensors directly."""
     return [(table, kind, type(table[kind].__name__, (Differentiated, table[kind]), {}))
-            for table in (model.BLOCKS, model.BLOCKS64) for kind in ("linear", "lstm", "concat", "outer_product")]
+            for table in (model.BLOCKS, model.BLOCKS64)
+            for kind in ("linear", "layer_norm", "lstm", "concat", "add", "scaled_sigmoid", *attention.BLOCKS,
+                         "outer_product")]
 
 
 def _adam(make: Make) -> Replacements:
