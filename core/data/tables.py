@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.data.published import DATASETS
-from core.data.specs import CLASSES, TRAITS, DataSpec
+from core.data.specs import DataSpec
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class TableSpec:
         if data == self.data:
             return self
         task = data.task
-        metrics = (self.metrics if set(self.metrics) <= set(task.metrics) else
-                   CLASSES if task.kind == "classification" else TRAITS)
+        metrics = self.metrics if set(self.metrics) <= set(task.metrics) else task.chosen or task.measures
         return replace(self, data=data, metrics=metrics, cell="part" if data.parts else "output", unreported=(),
                        classes=self.classes if metrics == self.metrics else ())
 
