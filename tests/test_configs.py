@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from core.commands import COMMANDS
 from core.config import Config, make_config
@@ -167,3 +168,8 @@ def test_pom_s_sequences_have_its_traits() -> None:
     config = make_config({"description": str(FOLDER / "data/pom_sequences.yaml")})
     assert config.dataset == "pom_sequences" and config.described.task.names == POM_TRAITS
     assert config.known.label_columns == tuple(column for column in range(17) if column != 14)
+
+
+def test_the_page_shows_the_description_that_is_there() -> None:
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
+    assert shown and yaml.safe_load(shown[1]) == yaml.safe_load((FOLDER / "data/pom_sequences.yaml").read_text())
