@@ -13,6 +13,7 @@ from core.data.specs import DataSpec, InputSpec, Task
 from core.models import ALL_KINDS, MODELS
 from core.models.graph import DROPOUT, OTHERS, Builder, DropoutSite, Graph, Group, Ref
 from core.models.msa import FUSIONS
+from core.models.walk import folds
 from core.training.state import initial_state
 
 INPUTS = (InputSpec("audio", (7,)), InputSpec("video", (5,)), InputSpec("text", (4, 6), "sequence"))
@@ -212,3 +213,21 @@ def test_a_model_s_data_decides_its_outputs() -> None:
     task = replace(DATA, task=Task("classification", ("a", "b", "c")))
     with pytest.raises(ValueError, match=r"gives \(2,\) per row, expected \(3,\)"):
         (b := Builder(ALL_KINDS, task, [Group(OTHERS, 0.1, 0.0)])).graph("small", two_inputs(b), ())
+
+
+def normed(b: Builder) -> Ref:
+    """Four LayerNorms in front of linear layers, of which only the first can be left out on the way back."""
+    text, audio, video = b.input("text"), b.input("audio"), b.input("video")
+    steps = b.add("linear", b.add("layer_norm", text, name="first"), name="after", out=3)
+    inner = b.add("linear", b.add("layer_norm", steps, name="inner"), name="behind", out=2)  # a layer lies before it
+    both = b.add("layer_norm", audio, name="both")  # read twice
+    rows = b.add("concat", b.add("linear", both, name="one", out=2), both, name="joined")
+    other = b.dropout(b.add("layer_norm", video, name="other"), 0.5, "other_drop")  # read by another kind
+    last = b.add("lstm", inner, name="rnn", hidden=2)
+    return b.add("linear", b.add("concat", rows, other, last, name="all"), name="out", out=2)
+
+
+def test_a_norm_of_an_input_folds_into_the_linear_layer_behind_it() -> None:
+    graph = (b := builder()).graph("small", normed(b), ())
+    names = [node.name for node in graph.nodes]
+    assert [(names[norm], names[linear]) for norm, linear in folds(graph)] == [("first", "after")]

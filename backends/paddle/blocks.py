@@ -44,6 +44,13 @@ class Linear(Block):
         y = kernels.linear(xs[0], self.pair[0], self.pair[1])
         return ops.relu_(y) if self.relu else y
 
+    def folded(self, affine: tuple[Tensor, Tensor], xs: Sequence[Tensor], train: bool) -> Tensor:
+        """The same behind a LayerNorm of `affine` that left its scale and shift to this block."""
+        (weight, bias), (scale, shift) = self.pair, affine  # (I, O), (O,), (I,), (I,)
+        scaled = ops.multiply(weight, ops.unsqueeze(scale, [1]))
+        y = kernels.linear(xs[0], scaled, kernels.linear(ops.unsqueeze(shift, [0]), weight, bias))
+        return ops.relu_(y) if self.relu else y
+
 
 class BatchNorm(Block):
     """(B, A) -> (B, A). One row has no variance: it is normalised as in evaluation, and the statistics stay."""
@@ -86,6 +93,10 @@ class LayerNorm(Block):
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
         return kernels.layer_norm(xs[0], self.pair[0], self.pair[1])
+
+    def plain(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        """The same without scale and shift."""
+        return kernels.layer_norm(xs[0], None, None)
 
 
 class LSTM(Block):

@@ -34,8 +34,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(..., A) -> (..., A), over the last axis.
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """(..., A) -> (..., A), over the last axis; scale and shift may be None.
 
     The kernel rounds eps to float32, which in float64 is 2e-13 off. There it is given x times s and eps times s^2, a
     power of two: the quotient is the same.

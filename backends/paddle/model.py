@@ -6,6 +6,8 @@ mathematics.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
@@ -14,7 +16,7 @@ from backends.paddle import attention, blocks, fusion
 from backends.paddle.kernels import Place
 from backends.paddle.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
-from core.models.walk import Watch, execute, local_tensors, steps_of
+from core.models.walk import Watch, execute, folds, local_tensors, steps_of
 
 BLOCKS = {**blocks.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
 
@@ -42,6 +44,10 @@ class Network(nn.Layer):
             folder, name = self._place(p.name)
             (folder.register_buffer if p.group == STATISTICS else folder.add_parameter)(name, own[p.name])
         self.steps = steps_of(graph, made)
+        unwatched: list[Any] = list(made)
+        for norm, linear in folds(graph):
+            unwatched[norm], unwatched[linear] = made[norm].plain, partial(made[linear].folded, made[norm].pair)
+        self.unwatched = steps_of(graph, unwatched)  # what training takes: saves LayerNorm's way back over the inputs
         self.sequences = [one.layout == "sequence" for one in graph.inputs]
         self.own = own
 
@@ -56,7 +62,7 @@ class Network(nn.Layer):
     def run(self, inputs: Sequence[Tensor], masks: Mapping[str, Tensor], train: bool,
             watch: Watch | None = None) -> Tensor:
         """The output (B, O) of rows (B, A) and sequences (T, B, D), time first."""
-        output: Tensor = execute(self.steps, inputs, masks, train, watch)
+        output: Tensor = execute(self.unwatched if train and watch is None else self.steps, inputs, masks, train, watch)
         return output
 
     def tensors(self) -> dict[str, Tensor]:

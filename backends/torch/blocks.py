@@ -39,7 +39,13 @@ class Linear(Block):
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
         y = F.linear(xs[0], *self.pair)
-        return torch.relu(y) if self.relu else y
+        return torch.relu_(y) if self.relu else y
+
+    def folded(self, affine: tuple[Tensor, Tensor], xs: Sequence[Tensor], train: bool) -> Tensor:
+        """The same behind a LayerNorm of `affine` that left its scale and shift to this block."""
+        (weight, bias), (scale, shift) = self.pair, affine  # (O, I), (O,), (I,), (I,)
+        y = F.linear(xs[0], weight * scale, torch.addmv(bias, weight, shift))
+        return torch.relu_(y) if self.relu else y
 
 
 class BatchNorm(Block):
@@ -62,6 +68,10 @@ class LayerNorm(Block):
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
         return F.layer_norm(xs[0], self.pair[0].shape, *self.pair, LAYERNORM_EPS)
+
+    def plain(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        """The same without scale and shift."""
+        return F.layer_norm(xs[0], self.pair[0].shape, None, None, LAYERNORM_EPS)
 
 
 class LSTM(Block):

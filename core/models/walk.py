@@ -28,6 +28,20 @@ def steps_of(graph: Graph, blocks: Sequence[Any]) -> tuple[Step, ...]:
                  for node, block in zip(graph.nodes, blocks, strict=True))
 
 
+def folds(graph: Graph) -> list[tuple[int, int]]:
+    """Places of each LayerNorm whose input asks for no gradient, and of the linear block that alone takes its output.
+
+    Training may fold the scale and shift of the one into the other: no gradient then has to reach the LayerNorm.
+    """
+    readers: dict[int, list[int]] = {}
+    for place, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            readers.setdefault(value, []).append(place)
+    found = [(place, readers[node.output.index]) for place, node in enumerate(graph.nodes)
+             if node.kind == "layer_norm" and not any(node.needs) and node is not graph.nodes[-1]]
+    return [(norm, after[0]) for norm, after in found if len(after) == 1 and graph.nodes[after[0]].kind == "linear"]
+
+
 def local_tensors(node: Node, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """A node's own tensors under their last names: `weight`, not `audio_subnet.norm.weight`."""
     return {node.local(p.name): tensors[p.name] for p in node.parameters}
