@@ -42,7 +42,7 @@ class Linear(Block):
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
         y = kernels.linear(xs[0], self.pair[0], self.pair[1])
-        return ops.relu_(y) if self.relu else y
+        return ops.relu(y) if self.relu else y
 
     def folded(self, affine: tuple[Tensor, Tensor], xs: Sequence[Tensor], train: bool) -> Tensor:
         """The same behind a LayerNorm of `affine` that left its scale and shift to this block."""
