@@ -10,7 +10,7 @@ from core.common.guard import guarded
 from core.common.text import say
 from core.config.flags import make_parser, read_values, shown_value
 from core.convert import convert
-from core.convert.lmf import LMF
+from core.convert.architecture import NETWORKS
 from core.training.checkpoint import Checkpoint, save_checkpoint
 
 
@@ -22,10 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     parser = make_parser("python -m core.convert",
-                         "Turn a published checkpoint (Paddle, PyTorch, MindSpore) into one for every backend. "
+                         "Turn a published checkpoint of LMF (Paddle, PyTorch, MindSpore), or one of the course's "
+                         "sequence model, into one for every backend. "
                          "Nothing in the file is executed. The architecture is read off the shapes, and dropouts off a "
                          "whole module; flags win over these. What the file doesn't tell is a default or a flag.")
-    parser.add_argument("--input", metavar="FILE", help="Paddle .pkl, torch.save file or MindSpore .ckpt")
+    parser.add_argument("--input", metavar="FILE", help="Paddle .pkl or .pdparams, torch.save file or MindSpore .ckpt")
     parser.add_argument("--output", metavar="FILE", help="checkpoint to write, .safetensors")
     given = parser.parse(argv)
     for name, what in (("input", "the published checkpoint"), ("output", "the .safetensors file to write")):
@@ -35,9 +36,9 @@ def _run(argv: Sequence[str]) -> None:
     if target.suffix != ".safetensors":
         raise UserError(f"--output {target}: suffix {target.suffix!r}, expected .safetensors")
     values, origin = read_values(given)
-    if values.get("model", LMF.model) != LMF.model:
-        raise UserError(f"model = {values['model']!r} (from {origin['model']}): only {LMF.model}'s were published; "
-                        "leave it out")
+    if values.get("model", next(iter(NETWORKS))) not in NETWORKS:
+        raise UserError(f"model = {values['model']!r} (from {origin['model']}): only checkpoints of "
+                        f"{' and '.join(NETWORKS)} can be converted; leave it out")
     checkpoint = convert(source, values, origin)
     save_checkpoint(target, checkpoint)
     _report(checkpoint, source, target, set(values))
@@ -45,7 +46,8 @@ def _run(argv: Sequence[str]) -> None:
 
 def _report(checkpoint: Checkpoint, source: Path, target: Path, given: set[str]) -> None:
     config = checkpoint.config
-    say(f"{source}: {checkpoint.progress['format']}, {config.dataset}, {LMF.shown(config, checkpoint.inputs)}, "
+    network = NETWORKS[config.model].shown(config, checkpoint.inputs)
+    say(f"{source}: {checkpoint.progress['format']}, {config.dataset}, {network}, "
         f"{config.output_dim} outputs, {checkpoint.graph.parameter_count} parameters, {config.precision}")
     told = checkpoint.progress["settings"]
     if told:
@@ -62,8 +64,8 @@ def _report(checkpoint: Checkpoint, source: Path, target: Path, given: set[str])
 def _not_in_weights(checkpoint: Checkpoint) -> list[str]:
     """Keys that shapes don't tell and that this network has a use for; a whole module has dropouts."""
     data = checkpoint.config.described
-    return [*(["emotion"] if data.parts else []), *(["max_len"] if data.steps else []),
-            *(key for key, place in LMF.dropouts.items() if place.input in data.names)]
+    return [*(["emotion"] if data.parts else []), *(["max_len"] if data.steps and checkpoint.config.max_len else []),
+            *(key for key, place in NETWORKS[checkpoint.config.model].dropouts.items() if place.input in data.names)]
 
 
 if __name__ == "__main__":

@@ -12,30 +12,31 @@ from core.common.errors import UserError
 from core.common.files import sha256_of
 from core.config import Config, build_graph, make_config
 from core.convert.lmf import LMF
+from core.convert.msa import MSA
 from core.convert.names import to_neutral
 from core.convert.network import PublishedNetwork, Tensors
-from core.convert.readers import read_source
+from core.convert.readers import Source, read_source
 from core.convert.settings import dropouts, refuse_other_outputs
 from core.data.published import DATASETS
 from core.training.checkpoint import Checkpoint
 from core.training.state import State, bad_numbers
 
-OUTPUTS = {name: spec.task.outputs for name, spec in DATASETS.items()}
+NETWORKS = {network.model: network for network in (LMF, MSA)}
 
 
 def convert(path: Path, given: Mapping[str, Any], origin: Mapping[str, str] | None = None,
-            network: PublishedNetwork = LMF) -> Checkpoint:
+            ) -> Checkpoint:
     """The network in `path` as a checkpoint with weights only, in the precision of the file or of `given`.
 
     `given` are keys of the configuration that win over the dropouts of a whole module, and these over defaults;
     `origin` tells where each came from. What the module told stands in the checkpoint's progress, under `settings`.
-    Raises UserError, one line naming tensors and reason, for a file that isn't one such `network`.
+    Raises UserError, one line naming tensors and reason, for a file that isn't one network of `NETWORKS`.
     """
-    source = read_source(path, network)
+    network, source = _read(path, given.get("model"))
     tensors = to_neutral(source, path, network)
     detected, found = network.detect(tensors, path)
     told = dropouts(source.settings, [one.name for one in found], given, path, network)
-    config = _config(path, tensors, detected, {"model": network.model, **told, **given}, origin or {}, network.anchor)
+    config = _config(path, tensors, detected, {"model": network.model, **told, **given}, origin or {}, network)
     refuse_other_outputs(source.settings, config, path, network)
     steps = config.max_len or config.known.steps
     inputs = tuple(replace(one, shape=(steps, one.width)) if one.layout == "sequence" else one for one in found)
@@ -55,15 +56,35 @@ def convert(path: Path, given: Mapping[str, Any], origin: Mapping[str, str] | No
     return Checkpoint(config, inputs, f"converted from {source.kind}", "", State(weights), progress)
 
 
+def _read(path: Path, model: Any) -> tuple[PublishedNetwork, Source]:
+    """The tensors in `path`, and of which network they are: `model`, or the one that their names tell, or LMF."""
+    network = NETWORKS.get(model, LMF)
+    source = read_source(path, network)
+    if model is None and not _has(source, LMF.anchor) and _has(source, MSA.anchor):
+        network = MSA
+    return network, source
+
+
+def _has(source: Source, name: str) -> bool:
+    return any(own.endswith(name) for own in source.tensors)
+
+
+def _fitting(network: PublishedNetwork) -> dict[str, int]:
+    """The data sets with all of a network's inputs, in its layouts, and their outputs."""
+    layouts = {(one.name, one.layout) for one in network.inputs}
+    return {name: spec.task.outputs for name, spec in DATASETS.items()
+            if layouts <= {(one.name, one.layout) for one in spec.inputs}}
+
+
 def _config(path: Path, tensors: Tensors, detected: Mapping[str, Any], given: Mapping[str, Any],
-            origin: Mapping[str, str], anchor: str) -> Config:
+            origin: Mapping[str, str], network: PublishedNetwork) -> Config:
     """Defaults, then what the shapes tell, then flags; a flag that contradicts the shapes is refused."""
-    outputs = detected["output_dim"]
-    dataset = given.get("dataset") or next((name for name, count in OUTPUTS.items() if count == outputs), None)
-    if dataset is None or OUTPUTS.get(dataset, outputs) != outputs:
-        expected = ", ".join(f"{count} ({name})" for name, count in OUTPUTS.items())
+    outputs, fitting = detected["output_dim"], _fitting(network)
+    dataset = given.get("dataset") or next((name for name, count in fitting.items() if count == outputs), None)
+    if dataset is None or fitting.get(dataset, outputs) != outputs:
+        expected = ", ".join(f"{count} ({name})" for name, count in fitting.items())
         asked = f", which {origin.get('dataset', 'the configuration')} {dataset} does not have" if dataset else ""
-        raise UserError(f"{path}: {anchor} has {outputs} outputs{asked}; expected {expected}; "
+        raise UserError(f"{path}: {network.head} has {outputs} outputs{asked}; expected {expected}; "
                         "convert a checkpoint of one of these")
     double = all(value.dtype == np.float64 for value in tensors.values())
     defaults = {"dataset": dataset, "precision": "float64" if double else "float32", **detected}

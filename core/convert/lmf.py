@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from core.common.constants import BATCHNORM_EPS
 from core.common.errors import UserError
 from core.config import Config, build_graph, make_config
 from core.convert.network import Dropout, Inputs, PublishedNetwork, Tensors, listed
@@ -58,8 +59,8 @@ def shown(config: Config, inputs: Inputs) -> str:
 
 
 LMF = PublishedNetwork(
-    title="LMF", model=MODEL, classes=("LMF", "SubNet", "TextSubNet"),
-    axes={p.name: len(p.shape) for p in GRAPH.parameters}, anchor="fusion_bias",
+    title="LMF", model=MODEL, classes=("LMF", "SubNet", "TextSubNet"), inputs=INPUTS,
+    axes={p.name: len(p.shape) for p in GRAPH.parameters}, anchor="fusion_bias", head="fusion_bias",
     renamed={
         "torch": {},
         "paddle": {r"\.norm\._mean$": ".norm.running_mean", r"\.norm\._variance$": ".norm.running_var",
@@ -80,6 +81,6 @@ LMF = PublishedNetwork(
             for one in INPUTS},
         "post_fusion_dropout": Dropout("post_fusion_dropout", "post_fusion_prob"),
     },
-    norms=tuple(node.name for node in GRAPH.nodes if node.kind == "batch_norm"), softmax="use_softmax",
+    norms={node.name: BATCHNORM_EPS for node in GRAPH.nodes if node.kind == "batch_norm"}, softmax="use_softmax",
     detect=detect, shown=shown,
 )

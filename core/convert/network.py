@@ -30,26 +30,29 @@ class Dropout:
 class PublishedNetwork:
     """A kind of network of which others have published weights.
 
-    model: ours. classes: its module classes, in whatever Python module they stood. axes: our names of its tensors, and
-    how many axes each has. anchor: a tensor that every such network has; what stands before its name is a prefix of all
-    names. renamed: by framework, pattern -> our name; transposed: by framework, pattern of our names. reasons: why a
+    model: ours. classes: its module classes, in whatever Python module they stood; empty: they are called anything.
+    inputs: all that it may have. axes: our names of its tensors, and how many axes each has. anchor: a tensor that
+    every such network has; what stands before its name is a prefix of all names. head: one whose shape tells the
+    outputs. renamed: by framework, pattern -> our name; transposed: by framework, pattern of our names. reasons: why a
     tensor can't be mapped -> pattern of its name. kind: which of these networks can be converted. dropouts: by our key;
-    norms: modules whose eps has to be ours; softmax: attribute that says whether outputs are probabilities. detect:
-    (tensors, path) -> keys of the configuration and inputs that the shapes tell, where sequences have one step; raises
-    UserError. shown: (configuration, inputs) -> the network's sizes in words.
+    norms: modules with the eps that they must have; softmax: attribute that says whether outputs are probabilities,
+    empty where there is none. detect: (tensors, path) -> keys of the configuration and inputs that the shapes tell,
+    where sequences have one step; raises UserError. shown: (configuration, inputs) -> the network's sizes in words.
     """
 
     title: str
     model: str
     classes: tuple[str, ...]
+    inputs: Inputs
     axes: Mapping[str, int]
     anchor: str
+    head: str
     renamed: Mapping[str, Mapping[str, str]]
     transposed: Mapping[str, str]
     reasons: Mapping[str, str]
     kind: str
     dropouts: Mapping[str, Dropout]
-    norms: tuple[str, ...]
+    norms: Mapping[str, float]
     softmax: str
     detect: Callable[[Tensors, Path], tuple[dict[str, Any], Inputs]]
     shown: Callable[[Config, Inputs], str]

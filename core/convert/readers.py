@@ -23,6 +23,7 @@ from core.data.unpickle import Refused
 from core.training.checkpoint import FORMAT
 
 WAY_OUT = "give a checkpoint as Paddle, PyTorch or MindSpore wrote it, best a state dict alone"
+WHOLE = ", or a whole module of the course with --model msa"
 MOST_SHARING = 8  # Paddle names the LSTM's tensors twice, bfloat16 is widened twofold
 
 
@@ -58,7 +59,7 @@ def read_source(path: Path, network: PublishedNetwork) -> Source:
     except Refused as error:
         named = one_line(error)
         raise UserError(f"{path}: refused, the {kind} asks for {named}; expected tensors by name, nothing of it "
-                        f"was run; {WAY_OUT}") from error
+                        f"was run; {WAY_OUT}{WHOLE if network.classes else ''}") from error
     except Exception as error:  # garbage ends in any of a dozen exceptions; all mean the same
         detail = f"{type(error).__name__} {one_line(error)}"[:160]
         raise UserError(f"{path}: not a readable {kind} ({path.stat().st_size} bytes, {detail}); it may be cut "

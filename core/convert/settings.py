@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from core.common.constants import BATCHNORM_EPS
 from core.common.errors import UserError
 from core.config import Config
 from core.convert.network import PublishedNetwork
@@ -45,7 +44,7 @@ def settings_of(value: Any, published: PublishedNetwork) -> dict[str, Setting]:
         if module is not None and "eps" in module.attributes:
             found[f"{path}.eps"] = Setting(_number(module.attributes["eps"]), f"{path}.eps")
     softmax = published.softmax
-    if softmax in network.attributes:
+    if softmax and softmax in network.attributes:
         found[softmax] = Setting(network.attributes[softmax], softmax)
     return found
 
@@ -73,10 +72,11 @@ def refuse_other_outputs(settings: Mapping[str, Setting], config: Config, path: 
                          ) -> None:
     """Raises UserError where the module computes something else with the same weights."""
     way_out = f"convert a checkpoint of {published.title} as published"
-    for key in (f"{norm}.eps" for norm in published.norms):
-        if key in settings and settings[key].value != BATCHNORM_EPS:
-            raise UserError(f"{path}: {key} is {_shown(settings[key].value)}, expected {BATCHNORM_EPS}: with another "
-                            f"the same weights give other outputs; {way_out}")
+    for norm, eps in published.norms.items():
+        key = f"{norm}.eps"
+        if key in settings and settings[key].value != eps:
+            raise UserError(f"{path}: {key} is {_shown(settings[key].value)}, expected {eps}: with another the same "
+                            f"weights give other outputs; {way_out}")
     key, kind = published.softmax, config.described.task.kind
     if key in settings and settings[key].value is not False and kind == "regression":
         raise UserError(f"{path}: {key} is {_shown(settings[key].value)}, expected False: {config.dataset}'s "
@@ -97,8 +97,10 @@ def _shown(value: Any) -> str:
 
 
 def _network(module: Module, anchor: str) -> Module | None:
-    """The module that holds the tensor `anchor`: `module` or one within it, as DataParallel has it."""
-    if anchor in part_of(module, "_parameters"):
+    """The module that has the tensor `anchor`: `module` or one within it, as DataParallel has it."""
+    folder, _, name = anchor.rpartition(".")
+    holder = _at(module, folder) if folder else module
+    if holder is not None and name in part_of(holder, "_parameters"):
         return module
     inner = (_network(item, anchor) for item in part_of(module, "_modules").values() if isinstance(item, Module))
     return next((found for found in inner if found), None)
