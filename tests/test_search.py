@@ -175,8 +175,8 @@ STUCK = """
 import sys, threading
 import core.studies.search_worker
 report = core.studies.search_worker._report
-def stuck(trial, row):
-    report(trial, row)
+def stuck(trial, row, key):
+    report(trial, row, key)
     if (trial.number, row["epoch"]) == (2, 2):
         threading.Event().wait()
 core.studies.search_worker._report = stuck
@@ -259,7 +259,6 @@ REFUSED: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("--dataset", "mosi", "--rank", "0"), ("rank = '0'", "--rank")),
     (("--dataset", "mosi", "--frozen", "nothing"), ("frozen: no trained parameter 'nothing'", "fusion_weights")),
     (("--dataset", "mosi", "--model", "tfn", "--rank", "8"), ("rank = 8: tfn has no rank", "lmf (from --rank)")),
-    (("--dataset", "mosi", "--selection", "Corr"), ("selection = 'Corr' (from --selection)", "the validation loss")),
     (("--dataset", "mosi", "--selection_direction", "max"), ("selection_direction = 'max' (from --selection_direct",)),
     (("--dataset", "mosi", "--confirm", "8"), ("--confirm 8", "8x5")),
     (("--dataset", "mosi", "--storage", "nosuch://x/y"), ("--storage nosuch://x/y", "can't be opened")),

@@ -16,6 +16,11 @@ class Keys(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """Keys that change nothing beside the values of the others. A search doesn't draw them."""
+        return frozenset()
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:

@@ -43,6 +43,16 @@ class MSAKeys(TransformerKeys):
                            "layer; true applies it between encoders and fusion",
         json_schema_extra=searched(False, True))
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """Keys of attention without attention, and the dropout that isn't applied."""
+        found = super().idle
+        if not _attends(self):
+            found |= {"attention_heads", "attention_dropout", "norm_order"}
+        if self.encoder != "transformer":
+            found |= {"feed_forward_dim", "encoder_layers"}
+        return found if self.apply_dropout else found | {"dropout"}
+
 
 def msa(b: Builder, keys: MSAKeys, data: DataSpec) -> Ref:
     """y = low + (high - low) sigmoid(W h + b), h the last state of an LSTM over the sum of what the encoders give.

@@ -9,7 +9,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from optuna.distributions import CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from core.common.errors import RunFailed, UserError, one_line
 from core.common.files import naming_errors
 from core.common.records import check_record
-from core.studies.search_space import Space
+from core.studies.search_space import Space, drawn
 from core.training.written import STUDY, TRIAL
 
 AGAIN = "put a copy of it back, or give another --storage or --study"
@@ -131,11 +131,12 @@ def naming_the_fault() -> Iterator[None]:
         raise RunFailed(str(cause)) from error
 
 
-def check_study(study: optuna.Study, place: str) -> optuna.Study:
+def check_study(study: optuna.Study, place: str, direction: StudyDirection) -> optuna.Study:
     """`study`, if it and its trials are what a search writes. Raises UserError naming study, trial and fault."""
     where = f"--storage {place}: study {study.study_name}"
-    if study.directions != [StudyDirection.MINIMIZE]:
-        raise UserError(f"{where}: is one of another program, it doesn't minimise one value; {AGAIN}")
+    if study.directions != [direction]:
+        word = "minimise" if direction == StudyDirection.MINIMIZE else "maximise"
+        raise UserError(f"{where}: is one of another program or selection, it doesn't {word} one value; {AGAIN}")
     check_record(study.user_attrs, STUDY, where, AGAIN)
     for trial in study.get_trials(deepcopy=False):
         here = f"{where}, trial {trial.number}"
@@ -149,13 +150,20 @@ def check_study(study: optuna.Study, place: str) -> optuna.Study:
     return study
 
 
-def check_trials(study: optuna.Study, space: Space, place: str) -> None:
+def _useful(trial: FrozenTrial, space: Space, fixed: Mapping[str, Any]) -> set[str]:
+    """The keys that have a use beside the others of `trial`."""
+    return set(drawn(space, fixed, lambda key, _: trial.params.get(key)))
+
+
+def check_trials(study: optuna.Study, space: Space, fixed: Mapping[str, Any], place: str) -> None:
     """Raises UserError where a trial was drawn from another space, or a finished one lacks a key or a fact."""
-    drawn = {key: CategoricalDistribution(choices) for key, choices in space.items()}
+    known = {key: CategoricalDistribution(choices) for key, choices in space.items()}
     for trial in study.get_trials(deepcopy=False):
         finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         facts = {"seed", "best_epoch"} if trial.state == TrialState.COMPLETE else {"seed"} if finished else set()
-        whole = trial.distributions == drawn if finished else trial.distributions.items() <= drawn.items()
-        if not whole or set(trial.params) != set(trial.distributions) or not facts <= set(trial.user_attrs):
+        whole = trial.distributions.items() <= known.items() and set(trial.params) == set(trial.distributions)
+        if whole and finished:
+            whole = set(trial.params) == _useful(trial, space, fixed)
+        if not whole or not facts <= set(trial.user_attrs):
             raise UserError(f"--storage {place}: study {study.study_name}, trial {trial.number}: isn't one of this "
                             f"search (its setting{' or its ' * bool(facts)}{' or '.join(sorted(facts))}); {AGAIN}")

@@ -1,4 +1,4 @@
-"""`python -m core.search`: hyperparameters by validation loss alone, over the original's grid, on one or many machines.
+"""`python -m core.search`: hyperparameters by validation data alone, over the schema's grid, on one or many machines.
 
 Every worker process takes its next trial from the shared storage, so the same command on another machine, with the same
 --storage and --study, helps with the same search.
@@ -33,7 +33,7 @@ from core.runtime.worker import Crew
 from core.studies.defaults import plain
 from core.studies.journal import check_trials
 from core.studies.search_confirm import Outcome, confirm, confirm_seeds, outcome_lines, print_outcome, read_confirm
-from core.studies.search_space import Space, search_space
+from core.studies.search_space import Space, default_setting, search_space
 from core.studies.search_worker import (
     PRUNED_AFTER,
     PRUNED_FROM,
@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = make_parser("python -m core.search",
-                         "Search hyperparameters by validation loss (Optuna: TPE, median pruning). A key that is "
-                         "given, as a flag or in --config, stays fixed; the test split is never used.")
+                         "Search hyperparameters by the validation value that also selects the epoch of a run "
+                         "(--selection), with Optuna: TPE, median pruning. A key that is given, as a flag or in "
+                         "--config, stays fixed; the test split is never used.")
     parser.add_argument("--backend", metavar="NAME", help=f"{', '.join(BACKENDS)} [torch]")
     parser.add_argument("--trials", metavar="N", help="stop when the study has this many [200]")
     parser.add_argument("--confirm", metavar="KxM",
@@ -84,22 +85,22 @@ def search(given: Mapping[str, Any]) -> None:
     seeds = confirm_seeds(task, confirming[1]) if confirming else ()
     config = base_config(task)
     space = search_space(config, task.fixed)
-    if not space:
+    if not default_setting(space, task.fixed):
         raise UserError("every key of the search space is fixed; leave at least one of its flags out")
     dataset = for_selection(prepare(config)[0])  # a wrong name in `frozen` is refused here, not by every worker
     study = open_study(task)
     _refuse_other(study, task, space, dataset)
-    check_trials(study, space, task.storage)
+    check_trials(study, space, task.fixed, task.storage)
     lost = release_lost(study)
     console.print(f"study {task.study} in {task.storage}: {len(study.trials)} trials so far, "
                   f"{len(space)} keys searched, {dataset.title}" + (f"; {lost} lost ones given up" if lost else ""))
     if not enough(task, study):
         _run_workers(task, jobs, len(study.trials), task.trials, "core.studies.search_worker:work")
     found = Path(given.get("found", f"search/{task.study}.yaml"))
-    trials = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: trial.value or 0.0)
+    trials = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: task.rank(trial.value))
     if not trials:
         raise RunFailed(f"study {task.study}: no trial finished; lower the learning rates or look at --debug")
-    _print_best(trials[:5], space, dataset)
+    _print_best(trials[:5], space, dataset, selection_of(config))
     outcome = None
     if confirming:
         outcome = confirm(task, study, space, confirming[0], seeds, lambda done, total, wanted: _run_workers(
@@ -124,19 +125,17 @@ def _task(given: Mapping[str, Any]) -> Task:
         raise UserError(f"--backend {backend}: expected one of {', '.join(BACKENDS)}")
     fixed = {"data_dir": str(Path("data").absolute()), **values}
     config = make_config(fixed, origin)
-    by_loss = Selection("loss", "min", config.described.task)
-    if selection_of(config) != by_loss:
-        key = "selection" if config.selection != by_loss.metric else "selection_direction"
-        came = f" (from {origin[key]})" if key in origin else ""
-        raise UserError(f"{key} = {getattr(config, key)!r}{came}: a search minimises the validation loss, and selects "
-                        "each run's epoch by it; leave it out")
+    natural = selection_of(make_config({**fixed, "selection_direction": "auto"}))
+    if selection_of(config) != natural:
+        raise UserError(f"selection_direction = {config.selection_direction!r} (from {origin['selection_direction']}): "
+                        f"a search looks for the {natural.extreme}; leave it out")
     parts = [config.dataset, config.emotion, "synthetic" if config.data == "synthetic" else None,
              "_".join(config.modalities), config.model]
     name = given.get("study", "-".join(part for part in parts if part))
     storage = given.get("storage", f"search/{name}.journal")
     storage = storage if "://" in storage else str(Path(storage).absolute())
     return Task(backend, storage, name, fixed, read_count(given.get("trials", "200"), "trials"),
-                read_count(given.get("search_seed", "0"), "search_seed", 0))
+                read_count(given.get("search_seed", "0"), "search_seed", 0), natural.direction)
 
 
 def _refuse_other(study: optuna.Study, task: Task, space: Space, dataset: Dataset) -> None:
@@ -167,9 +166,9 @@ def _run_workers(task: Task, jobs: int, before: int, total: int, function: str, 
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
-    lock, best = threading.Lock(), float("inf")
+    lock, best, sought = threading.Lock(), float("inf"), selection_of(base_config(task)).title
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("validation loss", total=total, completed=min(before, total))
+        bar = progress.add_task(sought, total=total, completed=min(before, total))
 
         def hear(news: tuple[Any, ...]) -> None:
             nonlocal best
@@ -177,9 +176,9 @@ def _run_workers(task: Task, jobs: int, before: int, total: int, function: str, 
                 return
             kind, number, state, value = news
             with lock:
-                if value is not None and value < best:
-                    best = value
-                    progress.update(bar, description=f"best validation loss {best:.5f}")
+                if task.rank(value) < best:
+                    best = task.rank(value)
+                    progress.update(bar, description=f"best {sought} {value:.5f}")
                 shown = "" if value is None else f"  valid {value:.5f}"
                 progress.console.print(f"{kind} {number:>4}  {state.lower()}{shown}")
                 progress.advance(bar)
@@ -205,18 +204,25 @@ def _run_workers(task: Task, jobs: int, before: int, total: int, function: str, 
                 crew.stop()
 
 
-def _print_best(trials: Sequence[FrozenTrial], space: Space, dataset: Dataset) -> None:
+def _print_best(trials: Sequence[FrozenTrial], space: Space, dataset: Dataset, sought: Selection) -> None:
     """The best trials beside each other, a row per key: so many keys fit no line."""
-    table = Table(title=f"best trials by validation loss, {dataset.title}", title_justify="left")
+    table = Table(title=f"best trials by {sought.title}, {dataset.title}", title_justify="left")
     for name in ("trial", *(str(trial.number) for trial in trials)):
         table.add_column(name, justify="left" if name == "trial" else "right")
-    table.add_row("validation loss", *(f"{trial.value:.5f}" for trial in trials))
+    table.add_row(sought.title, *(f"{trial.value:.5f}" for trial in trials))
     table.add_row("best epoch", *(str(trial.user_attrs["best_epoch"]) for trial in trials), end_section=True)
     for key in space:
-        table.add_row(key, *(f"{trial.params[key]:g}" for trial in trials))
+        table.add_row(key, *(_shown(trial.params.get(key)) for trial in trials))
     console.print(table)
     for note in dataset.notes:
         console.print(f"note: {note}")
+
+
+def _shown(value: Any) -> str:
+    """A choice; nothing for a key that a trial had no use for."""
+    if value is None:
+        return ""
+    return yaml.safe_dump(value).split()[0] if isinstance(value, (str, bool)) else f"{value:g}"
 
 
 def found_file(study: optuna.Study, task: Task, best: FrozenTrial, outcome: Outcome | None, dataset: Dataset,
@@ -225,9 +231,9 @@ def found_file(study: optuna.Study, task: Task, best: FrozenTrial, outcome: Outc
     given = {key: value for key, value in to_values(base_config(task)).items()
              if key in task.fixed and key not in PLACES}
     states = Counter(trial.state.name.lower() for trial in study.trials)
-    known = versions(task.backend)
-    chosen = f", chosen by validation loss {best.value:.5f}" if outcome is None \
-        else f", the one with the lowest validation loss, {best.value:.5f}"
+    known, sought = versions(task.backend), selection_of(base_config(task))
+    chosen = f", chosen by {sought.title} {best.value:.5f}" if outcome is None \
+        else f", the one with the {sought.extreme}, {best.value:.5f}"
     lines = [
         f"python -m backends.{task.backend}.train --config {path}",
         f"Found by: {search_command(task, given, outcome)}",
@@ -243,7 +249,7 @@ def found_file(study: optuna.Study, task: Task, best: FrozenTrial, outcome: Outc
     ]
     found = outcome.chosen.setting.params if outcome else best.params
     ordered = [*(key for key in all_keys() if key in given), *search_space(base_config(task), task.fixed)]
-    keys = {key: found.get(key, given.get(key)) for key in ordered}
+    keys = {key: found.get(key, given.get(key)) for key in ordered if key in found or key in given}
     keys = {key: ",".join(value) if isinstance(value, list) else value for key, value in keys.items()}
     return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(keys, sort_keys=False)
 

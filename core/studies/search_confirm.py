@@ -26,7 +26,7 @@ from core.studies.journal import AGAIN, check_study, naming_the_fault
 from core.studies.search_space import Space, default_setting
 from core.studies.search_worker import Task, base_config, open_storage, release_lost, train_setting
 from core.studies.tables.statistics import interval
-from core.training.selection import for_selection
+from core.training.selection import Selection, for_selection, selection_of
 
 FIRST_SEED = 10**9  # the search's own seed is added, as it is for trials: no search has so many of them
 
@@ -49,7 +49,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A setting with its lowest validation loss for each of M seeds; None where the run diverged."""
+    """A setting with its best validation value for each of M seeds; None where the run diverged."""
 
     setting: Setting
     losses: tuple[float | None, ...]
@@ -69,8 +69,9 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All confirmed settings, the chosen one and the default one, which may be the same."""
+    """All confirmed settings, the chosen one and the default one, which may be the same. sought: by which value."""
 
+    sought: Selection
     keep: int  # how many settings were asked for
     seeds: tuple[int, ...]
     settings: tuple[Confirmed, ...]
@@ -82,16 +83,21 @@ class Outcome:
         """How many settings the default one was up against."""
         return sum(one is not self.default and one.mean is not None for one in self.settings)
 
+    @property
+    def extreme(self) -> str:
+        return "lowest" if self.sought.direction == "min" else "highest"
+
     def verdict(self) -> str:
         """Whether the chosen setting can be told from the default one, in a sentence."""
         if self.chosen is self.default:
-            return "the default setting has the lowest mean: nothing that was found is better"
+            return f"the default setting has the {self.extreme} mean: nothing that was found is better"
         if self.default.mean is None:
             return "the default setting has no mean to compare with"
         assert self.chosen.mean is not None
         # the best of so many on these very seeds: without Bonferroni's share, luck alone would pass for a difference
         low, high = interval(self.chosen.losses, self.default.losses, tail=0.025 / self.compared)
-        verdict = "better than the default" if high < 0 else "can't be told from the default"
+        better = high < 0 if self.sought.direction == "min" else low > 0
+        verdict = "better than the default" if better else "can't be told from the default"
         return (f"{self.chosen.mean - self.default.mean:+.5f} against the default, paired by seed (95 % t interval, "
                 f"corrected for the choice out of {self.compared}: {low:+.5f} to {high:+.5f}): {verdict}")
 
@@ -139,7 +145,7 @@ def confirm(task: Task, study: optuna.Study, space: Space, keep: int, seeds: tup
     results = _results(runs)
     confirmed = [Confirmed(setting, tuple(results[_key({"params": setting.params, "seed": seed})] for seed in seeds))
                  for setting in settings]
-    return _choose(keep, seeds, confirmed, default)
+    return _choose(task, keep, seeds, confirmed, default)
 
 
 def open_confirmation(task: Task) -> optuna.Study:
@@ -147,11 +153,11 @@ def open_confirmation(task: Task) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a run that failed is told of here, without its traceback
     study = optuna.create_study(study_name=f"{task.study}-confirm", storage=open_storage(task.storage),
                                 sampler=optuna.samplers.RandomSampler(), pruner=optuna.pruners.NopPruner(),
-                                direction="minimize", load_if_exists=True)
+                                direction=task.optimised, load_if_exists=True)
     if "space" in study.user_attrs:
         raise UserError(f"study {study.study_name} in {task.storage}: is a search, and that of the confirming runs of "
                         f"{task.study} has the same name; use another --study")
-    check_study(study, task.storage)
+    check_study(study, task.storage, task.optimised)
     return study
 
 
@@ -160,15 +166,17 @@ def work(task: Task, worker: int, wanted: Sequence[Attributes]) -> None:
 
     Tells `("run", "of trial 3, seed 7", state, value)`. A run whose loss stops being finite counts as failed.
     """
-    runs, dataset = open_confirmation(task), for_selection(load_dataset(base_config(task)))
+    config = base_config(task)
+    runs, dataset, sought = open_confirmation(task), for_selection(load_dataset(config)), selection_of(config).key
     keys = {_key(run) for run in wanted}
 
     def run(trial: Trial) -> float:
         given = trial.user_attrs
         if "params" not in given or _key(given) not in keys or _key(given) in _results(runs):
             raise optuna.TrialPruned
-        return train_setting(task, trial, given["params"], given["seed"], dataset,
-                             lambda row: trial.report(row["valid_loss"], row["epoch"]))
+        return train_setting(
+            task, trial, given["params"], given["seed"], dataset,
+            lambda row: None if row[sought] is None else trial.report(row[sought], row["epoch"]))
 
     def after(_: optuna.Study, trial: FrozenTrial) -> None:
         if trial.state != TrialState.PRUNED:
@@ -188,7 +196,7 @@ def _settings(task: Task, study: optuna.Study, runs: optuna.Study, space: Space,
     Machines that help each other may see different trials end last. So the list is put into the storage, and the first
     one there counts; it belongs to a number of trials, so that more trials make a new one.
     """
-    plan, defaults = [task.trials, keep], default_setting(base_config(task), space)
+    plan, defaults = [task.trials, keep], default_setting(space, task.fixed)
     while True:
         for trial in runs.get_trials(deepcopy=False):
             if trial.user_attrs.get("plan") == plan:
@@ -198,16 +206,16 @@ def _settings(task: Task, study: optuna.Study, runs: optuna.Study, space: Space,
                     raise UserError(f"--storage {task.storage}: study {runs.study_name}, trial {trial.number}: its "
                                     f"settings lack the default one; {AGAIN}")
                 return settings, default
-        best = _best(study, space, defaults, keep)
+        best = _best(task, study, space, defaults, keep)
         runs.add_trial(create_trial(state=TrialState.FAIL, user_attrs={
             "plan": plan, "settings": [asdict(setting) for setting in best]}))
 
 
-def _best(study: optuna.Study, space: Space, defaults: Mapping[str, Any], keep: int) -> list[Setting]:
+def _best(task: Task, study: optuna.Study, space: Space, defaults: Mapping[str, Any], keep: int) -> list[Setting]:
     """The `keep` best different settings of trials that were not pruned, and the default where it isn't one of them."""
     found: dict[str, Setting] = {}
-    for trial in sorted(_runs(study, TrialState.COMPLETE), key=lambda trial: (trial.value, trial.number)):
-        params = {key: trial.params[key] for key in space}
+    for trial in sorted(_runs(study, TrialState.COMPLETE), key=lambda trial: (task.rank(trial.value), trial.number)):
+        params = {key: trial.params[key] for key in space if key in trial.params}
         found.setdefault(json.dumps(params), Setting(params, trial.number, trial.value))
     best = list(found.values())[:keep]
     return best if any(setting.params == defaults for setting in best) else [*best, Setting(defaults)]
@@ -233,22 +241,25 @@ def _missing(runs: optuna.Study, wanted: Sequence[Attributes]) -> list[Attribute
     return [run for run in wanted if _key(run) not in done]
 
 
-def _choose(keep: int, seeds: tuple[int, ...], confirmed: Sequence[Confirmed], default: Setting) -> Outcome:
-    """The lowest mean; a setting that diverged with any seed is out."""
-    means = [(one.mean, place) for place, one in enumerate(confirmed) if one.mean is not None]
+def _choose(task: Task, keep: int, seeds: tuple[int, ...], confirmed: Sequence[Confirmed], default: Setting
+            ) -> Outcome:
+    """The best mean; a setting that diverged with any seed is out."""
+    means = [(task.rank(one.mean), place) for place, one in enumerate(confirmed) if one.mean is not None]
     if not means:
         raise RunFailed("no setting could be confirmed: each diverged with at least one seed; lower the learning rates")
-    return Outcome(keep, seeds, tuple(confirmed), confirmed[min(means)[1]],
+    return Outcome(selection_of(base_config(task)), keep, seeds, tuple(confirmed), confirmed[min(means)[1]],
                    next(one for one in confirmed if one.setting is default))
 
 
 def print_outcome(outcome: Outcome, title: str) -> None:
-    """A row per setting: the trial's own loss, mean and spread of the new ones, and each of them."""
-    table = Table(title=f"best validation loss with seeds {outcome.seeds[0]} to {outcome.seeds[-1]}, {title}",
+    """A row per setting: the trial's own value, mean and spread of the new ones, and each of them."""
+    table = Table(title=f"best {outcome.sought.title} with seeds {outcome.seeds[0]} to {outcome.seeds[-1]}, {title}",
                   title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # fits 80 columns
-    for name in ("trial", "its loss", "mean", "std", *(f"seed {place + 1}" for place in range(len(outcome.seeds)))):
+    seeds = (f"seed {place + 1}" for place in range(len(outcome.seeds)))
+    for name in ("trial", f"its {outcome.sought.metric}", "mean", "std", *seeds):
         table.add_column(name, justify="left" if name == "trial" else "right")
-    for one in sorted(outcome.settings, key=lambda one: float("inf") if one.mean is None else one.mean):
+    sign = 1 if outcome.sought.direction == "min" else -1
+    for one in sorted(outcome.settings, key=lambda one: float("inf") if one.mean is None else sign * one.mean):
         value, found = one.setting.value, one.setting.trial is not None
         name = (str(one.setting.trial) if found else "") + (" default" if one is outcome.default else "")
         table.add_row(name.strip() + (" *" if one is outcome.chosen else ""), "" if value is None else f"{value:.5f}",
@@ -264,7 +275,7 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     return [
         f"Confirmed: {_count(outcome.settings)}, each with {len(seeds)} new seeds ({seeds[0]} to "
         f"{seeds[-1]}) and no pruning" + (f"; {out} left out because a run diverged" if out else "")
-        + "; chosen by the lowest mean validation loss.",
+        + f"; chosen by the {outcome.extreme} mean {outcome.sought.title}.",
         f"Chosen: {outcome.chosen.setting.name}, {chosen} (mean, standard deviation); default: {default}.",
         f"Verdict: {outcome.verdict()}.",
     ]

@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from core.common.errors import RunFailed, UserError, one_line
@@ -20,10 +21,11 @@ from core.data import Dataset
 from core.runtime.backend import open_session
 from core.runtime.worker import tell
 from core.studies.journal import check_study, naming_the_fault, open_journal
-from core.studies.search_space import search_space
+from core.studies.search_space import drawn, search_space
 from core.training.prepare import prepare
+from core.training.progress import Progress
 from core.training.run_folder import Row
-from core.training.selection import for_selection
+from core.training.selection import Selection, for_selection, selection_of
 from core.training.trainer import Report, Trainer
 
 STARTUP_TRIALS = 20  # drawn at random before TPE takes over
@@ -34,7 +36,10 @@ HEARTBEAT = 60  # seconds; a database learns by it that a machine is gone
 
 @dataclass(frozen=True)
 class Task:
-    """What all workers of a search share. `fixed` are the keys that the user set; seed is the search's own."""
+    """What all workers of a search share. `fixed` are the keys that the user set; seed is the search's own.
+
+    direction: whether the lowest or the highest validation value is the best.
+    """
 
     backend: str
     storage: str
@@ -42,6 +47,16 @@ class Task:
     fixed: Mapping[str, Any]
     trials: int
     seed: int
+    direction: Literal["min", "max"] = "min"
+
+    @property
+    def optimised(self) -> StudyDirection:
+        """The direction, as Optuna has it."""
+        return StudyDirection.MINIMIZE if self.direction == "min" else StudyDirection.MAXIMIZE
+
+    def rank(self, value: float | None) -> float:
+        """The lower, the better; None, of a run that diverged, comes last."""
+        return float("inf") if value is None else value if self.direction == "min" else -value
 
 
 def open_storage(place: str) -> BaseStorage:
@@ -66,15 +81,15 @@ def open_storage(place: str) -> BaseStorage:
 
 
 def open_study(task: Task, worker: int = 0) -> optuna.Study:
-    """The study, made on the first call: TPE, and median pruning on validation loss."""
+    """The study, made on the first call: TPE, and median pruning on the validation value."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial that failed is told of here, without its traceback
     # a worker's own seed: with one for all, workers that start together would draw the same trials
     sampler = optuna.samplers.TPESampler(seed=task.seed * 1000 + worker, n_startup_trials=STARTUP_TRIALS,
                                          constant_liar=True)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNED_AFTER, n_warmup_steps=PRUNED_FROM)
     study = optuna.create_study(study_name=task.study, storage=open_storage(task.storage), sampler=sampler,
-                                pruner=pruner, direction="minimize", load_if_exists=True)
-    return check_study(study, task.storage)
+                                pruner=pruner, direction=task.optimised, load_if_exists=True)
+    return check_study(study, task.storage, task.optimised)
 
 
 def base_config(task: Task) -> Config:
@@ -138,20 +153,22 @@ def work(task: Task, worker: int) -> None:
 
 
 def run_trial(task: Task, trial: Trial, dataset: Dataset) -> float:
-    """Train one setting; returns its lowest validation loss. The run's seed is the search's plus the trial's number.
+    """Train one setting; returns its best validation value. The run's seed is the search's plus the trial's number.
 
     Raises TrialPruned when it is worse than the median at that epoch, RunFailed when its loss is not finite.
     """
-    space = search_space(base_config(task), task.fixed)
-    chosen = {key: trial.suggest_categorical(key, choices) for key, choices in space.items()}
-    return train_setting(task, trial, chosen, task.seed + trial.number, dataset, lambda row: _report(trial, row))
+    config = base_config(task)
+    chosen = drawn(search_space(config, task.fixed), task.fixed, trial.suggest_categorical)
+    key = selection_of(config).key
+    return train_setting(task, trial, chosen, task.seed + trial.number, dataset, lambda row: _report(trial, row, key))
 
 
 def train_setting(task: Task, trial: Trial, chosen: Mapping[str, Any], seed: int, dataset: Dataset,
                   report: Report) -> float:
-    """Train `chosen` values of the searched keys with `seed`; returns the lowest validation loss.
+    """Train `chosen` values of the searched keys with `seed`; returns the validation value of the best epoch.
 
-    `report` gets every epoch and may end the run by raising. Raises RunFailed when a loss is not finite.
+    `report` gets every epoch and may end the run by raising. Raises RunFailed when a loss is not finite, or the value
+    is undefined after every epoch.
     """
     start = time.perf_counter()
     note(trial, seed=seed, backend=task.backend, pid=os.getpid(), host=platform.node())  # a host never without its pid
@@ -161,13 +178,21 @@ def train_setting(task: Task, trial: Trial, chosen: Mapping[str, Any], seed: int
     trainer.load()
     try:
         progress = trainer.fit(report)
+        best = best_value(selection_of(config), progress)
     except RunFailed as error:
         trial.set_user_attr("error", str(error))
         raise
     note(trial, best_epoch=progress.best_epoch, epochs=progress.epoch, parameters=graph.parameter_count,
          seconds=round(time.perf_counter() - start, 2))
-    assert progress.best_loss is not None  # the schema asks for at least one epoch
-    return progress.best_loss
+    return best
+
+
+def best_value(selection: Selection, progress: Progress) -> float:
+    """What chose the best epoch, there. Raises RunFailed where it was undefined after every epoch."""
+    if progress.best_epoch is None:
+        raise RunFailed(f"validation {selection.metric} is undefined after every epoch, so none is the best; use "
+                        "--selection loss")
+    return float(progress.history[progress.best_epoch - 1][selection.key])
 
 
 def note(trial: Trial, **facts: Any) -> None:
@@ -176,8 +201,10 @@ def note(trial: Trial, **facts: Any) -> None:
         trial.set_user_attr(key, value)
 
 
-def _report(trial: Trial, row: Row) -> None:
-    trial.report(row["valid_loss"], row["epoch"])
-    tell(("epoch", trial.number, row["epoch"], row["valid_loss"]))
+def _report(trial: Trial, row: Row, key: str) -> None:
+    """Of an epoch after which the value is undefined the study hears nothing."""
+    if row[key] is not None:
+        trial.report(row[key], row["epoch"])
+    tell(("epoch", trial.number, row["epoch"], row[key]))
     if trial.should_prune():
         raise optuna.TrialPruned

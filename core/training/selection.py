@@ -56,6 +56,16 @@ class Selection:
         """Where an epoch's row holds the value."""
         return "valid_loss" if self.metric == "loss" else f"valid_{self.metric}"
 
+    @property
+    def title(self) -> str:
+        """`validation loss`."""
+        return f"validation {self.metric}"
+
+    @property
+    def extreme(self) -> str:
+        """`lowest validation loss`."""
+        return f"{'lowest' if self.direction == 'min' else 'highest'} {self.title}"
+
     def noted(self, output: Array, label: Array) -> Row:
         """What an epoch's row holds beside its losses: the metric, where one selects."""
         return {} if self.metric == "loss" else {self.key: evaluate(self.task, output, label)[self.metric]}

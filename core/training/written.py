@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Finite = Annotated[float, Field(gt=-1e150, lt=1e150)]  # squares of it are numbers too
+Choice = bool | str | Finite  # of a key that a search tries
 
 
 class _Written(BaseModel):
@@ -107,7 +108,7 @@ class Study(_Written):
     """User attributes of a search's study, or of that of its confirming runs."""
 
     data: str = ""
-    space: dict[str, list[float]] = {}
+    space: dict[str, list[Choice]] = {}
     fixed: dict[str, Any] = {}
     confirms: str = ""
 
@@ -115,7 +116,7 @@ class Study(_Written):
 class Setting(_Written):
     """A setting to be confirmed."""
 
-    params: dict[str, Finite]
+    params: dict[str, Choice]
     trial: Count | None
     value: Finite | None
 
@@ -132,7 +133,7 @@ class Trial(_Written):
     parameters: Count = 0
     seconds: Finite = 0.0
     error: str = ""
-    params: dict[str, Finite] = {}
+    params: dict[str, Choice] = {}
     trial: Count | None = None
     plan: list[Count] = []
     settings: list[Setting] = []

@@ -134,8 +134,7 @@ def _hardware(config: Config) -> str:
 
 
 def _selection(config: Config) -> str:
-    chosen = selection_of(config)
-    return f"{'lowest' if chosen.direction == 'min' else 'highest'} validation {chosen.metric}"
+    return selection_of(config).extreme
 
 
 def _refuse_mixed_data(entries: Sequence[Entry]) -> None:
