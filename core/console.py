@@ -71,9 +71,11 @@ def print_beyond(inputs: Mapping[str, Array], output: Array, checkpoint: Checkpo
 
 
 def print_epoch(row: Mapping[str, Any]) -> None:
-    """One line per epoch."""
+    """One line per epoch, with the metric that selects where it isn't the loss."""
+    chosen = "".join(f"  {key.removeprefix('valid_')} {_shown(value)}" for key, value in row.items()
+                     if key.startswith("valid_") and key != "valid_loss")
     skipped = f"  skipped {row['skipped_steps']}" if row["skipped_steps"] else ""
-    console.print(f"epoch {row['epoch']:3d}  train {row['train_loss']:.5f}  valid {row['valid_loss']:.5f}"
+    console.print(f"epoch {row['epoch']:3d}  train {row['train_loss']:.5f}  valid {row['valid_loss']:.5f}{chosen}"
                   f"{'  best' if row['best'] else ''}{skipped}")
 
 

@@ -84,6 +84,16 @@ def test_the_picture_is_the_graph(tmp_path: Path, values: dict[str, object]) -> 
     curves.close()
 
 
+@pytest.mark.parametrize("values", [{}, {"encoder": "transformer", "fusion": "cross_attention"},
+                                    {"fusion": "self_attention", "apply_dropout": True}], ids=str)
+def test_a_model_of_sequences_is_drawn(tmp_path: Path, values: dict[str, object]) -> None:
+    graph = build_graph(make_config({"dataset": "mosi_aligned", "model": "msa", **values}))
+    curves = Curves(tmp_path / "curves")
+    curves.draw(graph)
+    assert_drawn(drawn(records(tmp_path / "curves")), graph)
+    curves.close()
+
+
 def test_a_subnet_is_a_box() -> None:
     """The names that TensorBoard folds: everything of a subnet stands below its own name."""
     graph = build_graph(make_config({"dataset": "pom"}), INPUTS)

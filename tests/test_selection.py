@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from core.common.arrays import Array
 from core.common.errors import RunFailed, UserError
 from core.config import make_config
+from core.console import print_epoch
 from core.data import Dataset, Split
 from core.training.checkpoint import load_checkpoint
 from core.training.progress import read_progress
@@ -192,3 +194,13 @@ def test_a_row_with_another_selection_is_another_run(tmp_path: Path) -> None:
     other = trainer_of(Predicting(POOR, GOOD), tmp_path, label=LABEL, epochs=2)
     with pytest.raises(UserError, match=r'the configuration changed: selection \("Corr" before, "loss" now\)'):
         other.resume()
+
+
+def test_an_epoch_s_line_says_what_selects(capsys: pytest.CaptureFixture[str]) -> None:
+    row: dict[str, Any] = {"epoch": 3, "train_loss": 1.0, "valid_loss": 2.0, "best": True, "skipped_steps": 0}
+    metrics: list[dict[str, Any]] = [{}, {"valid_Corr": 0.5}, {"valid_Corr": None}]
+    for more in metrics:
+        print_epoch({**row, **more})
+    begin = "epoch   3  train 1.00000  valid 2.00000"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{begin}  best", f"{begin}  Corr 0.5000  best", f"{begin}  Corr undefined  best"]

@@ -24,7 +24,8 @@ class TransformerKeys(Keys):
                                   json_schema_extra=searched(1, 2))
     norm_order: Literal["post", "pre"] = Field(
         "post", description="LayerNorm behind the sum with what a layer was given, as in the paper, or in front of the "
-                            "layer, with one more behind the last")
+                            "layer, with one more behind the last",
+        json_schema_extra=searched("post", "pre"))
     attention_dropout: Probability = Field(
         0.0, description="dropout on what attention and feed-forward layers give",
         json_schema_extra=searched(0.0, 0.1, 0.3))

@@ -152,7 +152,7 @@ def check_study(study: optuna.Study, place: str, direction: StudyDirection) -> o
 
 def _useful(trial: FrozenTrial, space: Space, fixed: Mapping[str, Any]) -> set[str]:
     """The keys that have a use beside the others of `trial`."""
-    return set(drawn(space, fixed, lambda key, _: trial.params.get(key)))
+    return set(drawn(space, fixed, lambda key, choices: trial.params.get(key, choices[0])))
 
 
 def check_trials(study: optuna.Study, space: Space, fixed: Mapping[str, Any], place: str) -> None:

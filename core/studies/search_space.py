@@ -37,12 +37,18 @@ def search_space(config: Config, fixed: Mapping[str, Any]) -> Space:
 
 
 def drawn(space: Space, fixed: Mapping[str, Any], draw: Draw) -> dict[str, Any]:
-    """A setting: `draw(key, choices)` for each key that has a use beside those drawn before it."""
+    """A setting: `draw(key, choices)` for each key that has a use, in the order of the space as far as uses allow.
+
+    What is left at last has none beside what was drawn, and stays at its default.
+    """
     chosen: dict[str, Any] = {}
-    for key, choices in space.items():
-        if key not in make_config({**fixed, **chosen}).idle:
-            chosen[key] = draw(key, choices)
-    return chosen
+    waiting = dict(space)
+    while True:
+        idle = make_config({**fixed, **chosen}).idle
+        key = next((key for key in waiting if key not in idle), None)
+        if key is None:
+            return chosen
+        chosen[key] = draw(key, waiting.pop(key))
 
 
 def default_setting(space: Space, fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +58,9 @@ def default_setting(space: Space, fixed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _different(fixed: Mapping[str, Any], key: str, choices: list[Any]) -> list[Any]:
-    """Those of `choices` that can be built, each network once."""
+    """Those of `choices` that can be built, each network once; all where only other keys give them a use."""
+    if key in make_config(fixed).idle:
+        return choices
     found: list[tuple[Any, Graph]] = []
     for choice in choices:
         try:

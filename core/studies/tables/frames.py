@@ -14,6 +14,7 @@ from core.studies.tables.differences import LEVEL, UNSETTLED, Gap, summed
 from core.studies.tables.equivalence import Pair
 from core.studies.tables.legend import (
     NOT_COMPARABLE,
+    UNKNOWN,
     about_data,
     better,
     equivalence_legend,
@@ -170,6 +171,8 @@ def _counts(counts: Sequence[int]) -> str:
 
 def _remarks(table: Table, row: Row) -> str:
     unlike = [NOT_COMPARABLE] if row.published and row.data and not row.comparable else []
+    known = table.layout.spec.data.published.sha256  # without it, no reader can tell another file from that one
+    unlike += [UNKNOWN] if row.published and row.data and row.comparable and not known else []
     alone = ["no published counterpart"] if row.metric in table.layout.spec.unreported else []
     return "; ".join([*unlike, *alone, *_arm_remarks(row.metric, row.arms)]) or NONE
 

@@ -17,6 +17,7 @@ from core.studies.tables.statistics import ENOUGH_SEEDS, LOSS_MARGIN, MARGINS, R
 LOWER = ("MAE", LOSS)  # is better; of everything else, higher
 ARROWS = {"lower": "↓", "higher": "↑"}
 CLAIMED_FOR = two_ended(tuple(spec.title for spec in TABLES.values() if spec.claimed))
+UNKNOWN = "whether the file is the published one is not known"
 NOT_COMPARABLE = "not comparable with published numbers"
 STATISTICS = ("Ours: mean ± standard deviation over seeds (ddof 1) [95 % interval of the mean: percentile bootstrap, "
               f"{RESAMPLES} resamples; coarse with {ENOUGH_SEEDS} seeds].")
