@@ -15,6 +15,7 @@ from core.config import build_graph, make_config
 from core.config.flags import read_yaml
 from core.studies.journal import check_trials
 from core.studies.search import main
+from core.studies.search_confirm import Confirmed, Setting, _choose
 from core.studies.search_space import default_setting, drawn, search_space
 from core.studies.search_worker import Task, best_value, open_study
 from core.training.progress import Progress
@@ -89,6 +90,15 @@ def test_the_value_is_what_selects_the_epoch() -> None:
     assert best_value(selection_of(make_config({**MSA, "selection": "loss"})), progress) == 2.0
     task = Task("torch", "", "s", MSA, 1, 0, "max")
     assert sorted([0.1, None, 0.3], key=task.rank) == [0.3, 0.1, None]
+
+
+def test_the_highest_mean_is_chosen_and_better_is_above() -> None:
+    default, other = Setting({"encoder": "lstm"}), Setting({"encoder": "transformer"}, 1, 0.9)
+    confirmed = [Confirmed(other, (0.51, 0.52, 0.53)), Confirmed(default, (0.30, 0.31, 0.33))]
+    outcome = _choose(Task("torch", "", "s", MSA, 1, 0, "max"), 1, (1, 2, 3), confirmed, default)
+    assert outcome.chosen.setting is other and outcome.verdict().endswith("better than the default")
+    turned = _choose(Task("torch", "", "s", {**MSA, "selection": "loss"}, 1, 0), 1, (1, 2, 3), confirmed, default)
+    assert turned.chosen is turned.default and "lowest mean" in turned.verdict()
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,7 @@ def test_other_data_has_its_own_table(tmp_path: Path) -> None:
     assert set(tables) == {"msa", "msa_mosei_aligned"}
     assert tables["msa"].columns and not tables["msa_mosei_aligned"].columns
     assert [one.table for one in load_plan(tmp_path)] == ["msa", "msa"], "and one doesn't replace the other"
+    assert jobs[0].row != replace(jobs[0], values={**jobs[0].values, "dataset": "mosei_aligned"}).row
 
 
 def test_the_course_s_numbers_stand_beside_its_own_settings_alone(tmp_path: Path) -> None:
