@@ -49,7 +49,7 @@ def write(path: Path, content: Any) -> Path:
 
 
 @pytest.mark.parametrize("dataset", ["mosi_aligned", "mosei_aligned"])
-def test_read_as_it_is(tmp_path: Path, dataset: str) -> None:
+def test_read_as_it_is(tmp_path: Path, dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
     content = content_of()
     write(tmp_path / "aligned_50.pkl", content)
     data = load_dataset(config_for(tmp_path, dataset))
@@ -60,6 +60,7 @@ def test_read_as_it_is(tmp_path: Path, dataset: str) -> None:
             np.testing.assert_array_equal(split.arrays[key], content[name][key])
         np.testing.assert_array_equal(split.arrays["label"], content[name]["labels"][:, 0])
     assert load_dataset(config_for(tmp_path / "aligned_50.pkl", dataset)).fingerprint == data.fingerprint
+    assert capsys.readouterr().err == "", "converted once"
 
 
 def test_mmsa_calls_its_labels_otherwise(tmp_path: Path) -> None:
