@@ -6,44 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from core.common.constants import BATCHNORM_EPS
-from core.common.errors import UserError
 from core.config import Config, build_graph, make_config
-from core.convert.network import Dropout, Inputs, PublishedNetwork, Tensors, listed
+from core.convert.network import Dropout, Inputs, PublishedNetwork, Shapes, Tensors
 from core.data.published import DATASETS, feature_inputs
 from core.models.lmf import LMFKeys
 
 MODEL = "lmf"
 INPUTS = feature_inputs(1, 1, 1, 1)
 GRAPH = build_graph(make_config({"dataset": next(iter(DATASETS)), "model": MODEL}), INPUTS)
-WAY_OUT = "convert a complete checkpoint of LMF"
+TITLE = "LMF"
 
 
 def detect(tensors: Tensors, path: Path) -> tuple[dict[str, Any], Inputs]:
     """Keys of the configuration, and inputs, that the shapes tell."""
-
-    def size(name: str, axis: int) -> int:
-        if name not in tensors:
-            raise UserError(f"{path}: {name} is missing, found {listed(tensors)}; {WAY_OUT}")
-        return int(tensors[name].shape[axis])
-
-    chosen = [one for one in INPUTS if any(name.startswith(f"{one.name}_") for name in tensors)]
-    if not chosen:
-        raise UserError(f"{path}: no tensor of LMF, found {listed(tensors)}; convert a checkpoint of LMF")
-    found: dict[str, Any] = {"modalities": tuple(one.name for one in chosen), "rank": size("fusion_weights", 1),
-                             "output_dim": size("fusion_bias", 1)}
+    shapes = Shapes(tensors, path, TITLE)
+    chosen = shapes.inputs(INPUTS)
+    found: dict[str, Any] = {"modalities": tuple(one.name for one in chosen), "rank": shapes.size("fusion_weights", 1),
+                             "output_dim": shapes.size("fusion_bias", 1)}
     inputs = []
     for one in chosen:
-        out, subnet = size(f"{one.name}_factor", 1) - 1, f"{one.name}_subnet"
+        out, subnet = shapes.size(f"{one.name}_factor", 1) - 1, f"{one.name}_subnet"
         if one.layout == "sequence":
-            found[f"{one.name}_out"], found[f"{one.name}_hidden"] = out, size(f"{subnet}.rnn.weight_hh_l0", 1)
+            found[f"{one.name}_out"], found[f"{one.name}_hidden"] = out, shapes.size(f"{subnet}.rnn.weight_hh_l0", 1)
             first = f"{subnet}.rnn.weight_ih_l0"
         else:
             found[f"{one.name}_hidden"] = out
             first = f"{subnet}.linear_1.weight"
-        width = size(first, 1)
-        if width == 0:
-            raise UserError(f"{path}: {first} is {tensors[first].shape}, expected some inputs; {WAY_OUT}")
-        inputs.append(replace(one, shape=(*one.shape[:-1], width)))
+        inputs.append(replace(one, shape=(*one.shape[:-1], shapes.width(first))))
     return found, tuple(inputs)
 
 
@@ -59,7 +48,7 @@ def shown(config: Config, inputs: Inputs) -> str:
 
 
 LMF = PublishedNetwork(
-    title="LMF", model=MODEL, classes=("LMF", "SubNet", "TextSubNet"), inputs=INPUTS,
+    title=TITLE, model=MODEL, classes=("LMF", "SubNet", "TextSubNet"), inputs=INPUTS,
     axes={p.name: len(p.shape) for p in GRAPH.parameters}, anchor="fusion_bias", head="fusion_bias",
     renamed={
         "torch": {},

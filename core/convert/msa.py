@@ -8,43 +8,29 @@ from typing import Any
 from core.common.constants import LAYERNORM_EPS
 from core.common.errors import UserError
 from core.config import Config, build_graph, make_config
-from core.convert.network import Inputs, PublishedNetwork, Tensors, listed
+from core.convert.network import Inputs, PublishedNetwork, Shapes, Tensors
 from core.data.published import DATASETS
 from core.models.msa import MSAKeys
 
 MODEL = "msa"
 INPUTS = DATASETS["mosi_aligned"].inputs
 GRAPH = build_graph(make_config({"dataset": "mosi_aligned", "model": MODEL}))
-WAY_OUT = "convert a complete checkpoint of the course's model"
+TITLE = "the course's model"
 
 
 def detect(tensors: Tensors, path: Path) -> tuple[dict[str, Any], Inputs]:
     """Keys of the configuration, and inputs, that the shapes tell."""
-
-    def size(name: str, axis: int) -> int:
-        if name not in tensors:
-            raise UserError(f"{path}: {name} is missing, found {listed(tensors)}; {WAY_OUT}")
-        return int(tensors[name].shape[axis])
-
-    chosen = [one for one in INPUTS if any(name.startswith(f"{one.name}_") for name in tensors)]
-    if not chosen:
-        raise UserError(f"{path}: no tensor of a modality, found {listed(tensors)}; {WAY_OUT}")
-    hidden, joined = size("mm_lstm.weight_hh_l0", 1), size("mm_lstm.weight_ih_l0", 1)
+    shapes = Shapes(tensors, path, TITLE)
+    chosen = shapes.inputs(INPUTS)
+    hidden, joined = shapes.size("mm_lstm.weight_hh_l0", 1), shapes.size("mm_lstm.weight_ih_l0", 1)
     fusions = {hidden * len(chosen): "concat_lstm", hidden: "sum_lstm"}  # of one modality both are the same
     if joined not in fusions:
         raise UserError(f"{path}: mm_lstm.weight_ih_l0 takes {joined} numbers a step, expected {hidden} (modalities "
-                        f"added) or {hidden * len(chosen)} ({len(chosen)} side by side); {WAY_OUT}")
+                        f"added) or {hidden * len(chosen)} ({len(chosen)} side by side); {shapes.way_out}")
     found: dict[str, Any] = {"modalities": tuple(one.name for one in chosen), "hidden_dim": hidden,
                              "layer_norm": any("_norm." in name for name in tensors), "fusion": fusions[joined],
-                             "encoder": "lstm", "output_dim": size("fc.bias", 0)}
-    inputs = []
-    for one in chosen:
-        width = size(f"{one.name}_fc.weight", 1)
-        if width == 0:
-            raise UserError(f"{path}: {one.name}_fc.weight is {tensors[f'{one.name}_fc.weight'].shape}, expected some "
-                            f"inputs; {WAY_OUT}")
-        inputs.append(replace(one, shape=(1, width)))
-    return found, tuple(inputs)
+                             "encoder": "lstm", "output_dim": shapes.size("fc.bias", 0)}
+    return found, tuple(replace(one, shape=(1, shapes.width(f"{one.name}_fc.weight"))) for one in chosen)
 
 
 def shown(config: Config, inputs: Inputs) -> str:
@@ -55,7 +41,7 @@ def shown(config: Config, inputs: Inputs) -> str:
 
 
 MSA = PublishedNetwork(
-    title="the course's model", model=MODEL, classes=(), inputs=INPUTS,
+    title=TITLE, model=MODEL, classes=(), inputs=INPUTS,
     axes={p.name: len(p.shape) for p in GRAPH.parameters}, anchor="mm_lstm.weight_ih_l0", head="fc.bias",
     renamed={
         "torch": {},

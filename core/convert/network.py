@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.common.arrays import Array
+from core.common.errors import UserError
 from core.config import Config
 from core.data.specs import InputSpec
 
@@ -56,6 +57,40 @@ class PublishedNetwork:
     softmax: str
     detect: Callable[[Tensors, Path], tuple[dict[str, Any], Inputs]]
     shown: Callable[[Config, Inputs], str]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What the shapes of the tensors in the file `path` tell of a network called `title`."""
+
+    tensors: Tensors
+    path: Path
+    title: str
+
+    def size(self, name: str, axis: int) -> int:
+        """The length of an axis. Raises UserError for a tensor that is missing."""
+        if name not in self.tensors:
+            raise UserError(f"{self.path}: {name} is missing, found {listed(self.tensors)}; {self.way_out}")
+        return int(self.tensors[name].shape[axis])
+
+    def width(self, name: str) -> int:
+        """The inputs that a weight (out, in) takes. Raises UserError for none."""
+        width = self.size(name, 1)
+        if width == 0:
+            raise UserError(f"{self.path}: {name} is {self.tensors[name].shape}, expected some inputs; {self.way_out}")
+        return width
+
+    def inputs(self, known: Inputs) -> Inputs:
+        """Those that have a tensor. Raises UserError where none has."""
+        chosen = tuple(one for one in known if any(name.startswith(f"{one.name}_") for name in self.tensors))
+        if not chosen:
+            raise UserError(f"{self.path}: no tensor of {self.title}, found {listed(self.tensors)}; convert a "
+                            f"checkpoint of {self.title}")
+        return chosen
+
+    @property
+    def way_out(self) -> str:
+        return f"convert a complete checkpoint of {self.title}"
 
 
 def listed(tensors: Tensors) -> str:
