@@ -81,6 +81,10 @@ def _config(path: Path, tensors: Tensors, detected: Mapping[str, Any], given: Ma
     """Defaults, then what the shapes tell, then flags; a flag that contradicts the shapes is refused."""
     outputs, fitting = detected["output_dim"], _fitting(network)
     dataset = given.get("dataset") or next((name for name, count in fitting.items() if count == outputs), None)
+    if dataset in DATASETS and dataset not in fitting:
+        names = ", ".join(one.name for one in network.inputs)
+        raise UserError(f"{origin.get('dataset', 'dataset')} {dataset}: has other inputs than {network.title} takes "
+                        f"({names}); use {' or '.join(fitting)}")
     if dataset is None or fitting.get(dataset, outputs) != outputs:
         expected = ", ".join(f"{count} ({name})" for name, count in fitting.items())
         asked = f", which {origin.get('dataset', 'the configuration')} {dataset} does not have" if dataset else ""
