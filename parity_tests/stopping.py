@@ -25,6 +25,12 @@ def train(backend: str, values: dict[str, Any], path: Path, resume: bool, stop_a
     config = make_config(values)
     dataset, graph = prepare(config)
     trainer = Trainer(open_session(backend, graph, config), graph, config, dataset, RunFolder(path, config), backend)
+    finish(trainer, resume, stop_after)
+    return trainer.progress.history
+
+
+def finish(trainer: Trainer, resume: bool, stop_after: int) -> None:
+    """Until the end, or until epoch `stop_after` is finished."""
     trainer.load()
     if resume:
         trainer.resume()
@@ -35,18 +41,16 @@ def train(backend: str, values: dict[str, Any], path: Path, resume: bool, stop_a
 
     with contextlib.suppress(Stop):
         trainer.run(report)
-    return trainer.progress.history
 
 
-def on_rows(backend: str, values: dict[str, Any], splits: dict[str, dict[str, Array]], path: Path
-            ) -> tuple[list[float], Progress, Array]:
-    """A whole run on the rows of `splits`: loss of every step, progress, and what it predicts of the test rows."""
+def on_rows(backend: str, values: dict[str, Any], splits: dict[str, dict[str, Array]], path: Path,
+            resume: bool = False, stop_after: int = 0) -> tuple[list[float], Progress, Array | None]:
+    """The same on the rows of `splits`: loss of every step, progress, and at the end scores of the test rows."""
     config = make_config(values)
     described = config.described.measured(splits["train"])
     dataset = Dataset(described, None, {name: Split(arrays) for name, arrays in splits.items()}, True, "", {}, None)
     graph = build_graph(config, described.inputs)
     session = Recorder(open_session(backend, graph, config), config.loss_reduction)
     trainer = Trainer(session, graph, config, dataset, RunFolder(path, config), backend)
-    trainer.load()
-    trainer.run(lambda row: None)
-    return session.steps, trainer.progress, session.predict("test")
+    finish(trainer, resume, stop_after)
+    return session.steps, trainer.progress, None if stop_after else session.predict("test")
