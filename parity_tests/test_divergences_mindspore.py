@@ -12,9 +12,10 @@ import pytest
 
 from core.runtime.backend import missing_reason
 from core.runtime.worker import Worker
+from parity_tests import graphs, test_blocks
 from parity_tests import test_rungs as rungs
 from parity_tests.conftest import ROWS, Lab
-from parity_tests.divergences import differs, fails
+from parity_tests.divergences import differs, fails, installed
 
 Uncorrected = Callable[..., AbstractContextManager[Lab]]
 Written = Callable[[float], None]
@@ -67,6 +68,34 @@ def test_lstm_gradient_in_float64(uncorrected: Uncorrected) -> None:
     """What comes back is memory that nobody wrote: zeros, 1e18 or NaN. The rung sees all three."""
     with uncorrected("mindspore", "lstm_float64", "float64", "text") as lab:
         fails(rungs.test_gradients, lab, ROWS, match="text_factor|text_subnet.rnn")
+
+
+@pytest.fixture
+def small_graph(open_lab: Any, workers: dict[str, Worker]) -> Callable[..., float]:
+    """small_graph(default, precision, name, match): that graph of test_blocks with that default, which has to fail."""
+    def one(default: str, precision: str, name: str, match: str) -> float:
+        open_lab("mindspore", precision, "three")  # starts the worker
+        with installed(workers["mindspore"], default):
+            return fails(test_blocks.check, workers["mindspore"], graphs.made(test_blocks.GRAPHS[name][0]), precision,
+                         10, match=match)
+
+    return one
+
+
+def test_epsilon_of_layer_norm(small_graph: Callable[..., float], written: Written) -> None:
+    written(small_graph("layer_norm_cell", "float32", "normed", "evaluation plain"))
+
+
+def test_epsilon_of_layer_norm_s_gradient(small_graph: Callable[..., float], written: Written) -> None:
+    written(small_graph("layer_norm_gradient", "float32", "normed", "gradient of plain.weight"))
+
+
+def test_layer_norm_in_float64(small_graph: Callable[..., float], written: Written) -> None:
+    written(small_graph("layer_norm_float64", "float64", "normed", "evaluation plain"))
+
+
+def test_gradient_of_one_value_twice(small_graph: Callable[..., float], written: Written) -> None:
+    written(small_graph("one_value_twice", "float32", "states", "gradient of"))
 
 
 def test_l1_loss_in_float64(uncorrected: Uncorrected, written: Written) -> None:

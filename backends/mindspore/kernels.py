@@ -14,7 +14,7 @@ from mindspore import Tensor, ops
 from mindspore.ops.operations import _grad_ops as grad_ops
 
 from core.common.arrays import Array
-from core.common.constants import BATCHNORM_EPS, BATCHNORM_MOMENTUM
+from core.common.constants import BATCHNORM_EPS, BATCHNORM_MOMENTUM, LAYERNORM_EPS
 
 add, sub, mul, div, square = ops.Add(), ops.Sub(), ops.Mul(), ops.RealDiv(), ops.Square()
 sqrt, exp, log, sigmoid, tanh, relu = ops.Sqrt(), ops.Exp(), ops.Log(), ops.Sigmoid(), ops.Tanh(), ops.ReLU()
@@ -31,6 +31,8 @@ sigmoid_grad, tanh_grad = grad_ops.SigmoidGrad(), grad_ops.TanhGrad()
 # first arguments: in training; momentum in torch's sense, and the running variance is unbiased
 batch_norm = ops.BatchNorm(True, BATCHNORM_EPS, BATCHNORM_MOMENTUM)
 batch_norm_grad = grad_ops.BatchNormGrad(True, BATCHNORM_EPS)
+# over the last axis; gives the rows' mean and variance too
+layer_norm = ops.LayerNorm(-1, -1, LAYERNORM_EPS)
 cross_entropy = ops.SoftmaxCrossEntropyWithLogits()
 
 
@@ -64,7 +66,7 @@ def spread(column: Tensor, row: Tensor) -> Tensor:
 
 def column_sums(x: Tensor) -> Tensor:
     """(N, A) -> (A,), where there are many rows: a quarter of what BiasAddGrad takes."""
-    return t_matmul(ones((len(x), 1), x.dtype), x).view(-1)
+    return matmul(ones((1, len(x)), x.dtype), x).view(-1)
 
 
 @lru_cache

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import mindspore
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
+from mindspore.ops.operations import _grad_ops as grad_ops
 
 from backends.mindspore import attention, blocks, losses, model, optimizer, session, state
 from backends.mindspore.blocks import Differentiated, Saved
@@ -42,6 +43,38 @@ class BatchNormOfOneRow(blocks.BatchNorm):
         return self.trained(xs[0])
 
 
+class LayerNorm(Differentiated):
+    """nn.LayerNorm as it comes."""
+
+    def bind(self, tensors: blocks.Tensors) -> None:
+        self.layer = nn.LayerNorm((len(tensors["weight"]),))
+        self.layer.gamma, self.layer.beta = tensors["weight"], tensors["bias"]
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class LayerNormByItsKernels(blocks.LayerNorm):
+    """The kernel's own way back, which takes no eps."""
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
+        y, mean, var = self.normalised(xs[0].view(-1, self.width))
+        return y.view(self.shape), (xs[0].view(-1, self.width), mean, var)
+
+    def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> blocks.Back:
+        x, mean, var = saved
+        dx, weight, bias = grad_ops.LayerNormGrad(-1, -1)(x, dy.view(x.shape), var, mean, self.weight)
+        return [dx.view(dy.shape)], {"weight": weight, "bias": bias}
+
+
+class OneValueTwice(Differentiated, blocks.Add):
+    """mindspore.grad asked for the gradient of every input, though one tensor may be two of them."""
+
+    def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> blocks.Back:
+        found = mindspore.grad(lambda *xs: (self.construct(*xs) * dy).sum(), tuple(range(len(saved))))(*saved)
+        return list(found), {}
+
+
 class LSTM(Differentiated):
     """nn.LSTM(dtype=float64)."""
 
@@ -60,6 +93,23 @@ def batch_norm_cell() -> Replacements:
 
 def batch_norm_of_one_row() -> Replacements:
     return [(model.BLOCKS, "batch_norm", BatchNormOfOneRow)]
+
+
+def layer_norm_cell() -> Replacements:
+    return [(model.BLOCKS, "layer_norm", LayerNorm)]
+
+
+def layer_norm_gradient() -> Replacements:
+    return [(model.BLOCKS, "layer_norm", LayerNormByItsKernels)]
+
+
+def layer_norm_float64() -> Replacements:
+    """The kernel in float64."""
+    return [(model.BLOCKS64, "layer_norm", blocks.LayerNorm)]
+
+
+def one_value_twice() -> Replacements:
+    return [(model.BLOCKS, "add", OneValueTwice)]
 
 
 def lstm_float64() -> Replacements:

@@ -1,12 +1,14 @@
 """Small graphs that no model is, with what no model uses: inputs of BatchNorm and LSTM that need a gradient, values
 that several blocks take, dropout on a sequence, blocks right on an input, sequences of different length and width.
 
-Each framework's file adds the kind `scale`, which none of them has: something trained before an LSTM; and tells what
-its own tools see of a network.
+Each framework's file adds the kind `scale`, which none of them has: something trained before an LSTM; tells what its
+own tools see of a network; and loads what was exported.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from core import models
@@ -121,3 +123,15 @@ def look(backend: str, graph: Graph, values: dict[str, Any], state: State, batch
     session.load_data("train", {**batch.inputs, "label": batch.label})
     return Seen(session.forward(batch, False), session.forward(batch, True), *session.gradients(batch),
                 session.train_epoch(plan).losses)
+
+
+def exported(backend: str, graph: Graph, values: dict[str, Any], state: State, batches: Sequence[Batch],
+             folder: str) -> tuple[list[Array], list[Array]]:
+    """Within a worker: the outputs of batches by a session of `graph`, and by its exported program, loaded again."""
+    session = open_session(backend, graph, make_config(values))
+    session.load_state(state)
+    own = importlib.import_module(f"{__name__}.{backend}")
+    session.export(Path(folder) / own.PROGRAM, own.PROGRAM.rpartition(".")[2])
+    call = own.loaded(f"{folder}/{own.PROGRAM}")
+    rows = [[batch.inputs[name] for name in graph.input_names] for batch in batches]
+    return [session.forward(batch, False)["output"] for batch in batches], [call(*one) for one in rows]
