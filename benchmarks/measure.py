@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.floors import FLOORS
+from benchmarks.floors import floor_of
 from core.config import Config, build_graph, make_config
 from core.data.specs import InputSpec
 from core.models.graph import Graph
@@ -64,14 +64,14 @@ def predict(cell: str, times: int) -> float:
     return time.perf_counter() - start
 
 
-def prepare(backend: str, cell: str, values: dict[str, Any], inputs: Sequence[InputSpec], rows: int) -> None:
-    """Open the session of a cell and the floor; run both once to warm up."""
+def prepare(backend: str, cell: str, values: dict[str, Any], inputs: Sequence[InputSpec], rows: int) -> str:
+    """Open the session of a cell and the floor; run both once to warm up. What the floor consists of."""
     config = make_config(values)
     graph = build_graph(config, inputs)
     open_cell(backend, cell, graph, config, rows)
-    hidden = next(node["hidden"] for node in graph.nodes if node.kind == "lstm")
-    floors[cell] = FLOORS[backend](config.batch_size, hidden)
+    title, floors[cell] = floor_of(backend, graph, config.batch_size)
     measure(cell, min(rows, 4 * config.batch_size), 0)
+    return title
 
 
 def measure(cell: str, rows: int, epoch: int) -> tuple[float, float]:
