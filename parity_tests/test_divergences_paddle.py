@@ -12,6 +12,7 @@ import pytest
 
 from core.common.errors import UserError
 from core.runtime.worker import Worker
+from parity_tests import test_layer_norm
 from parity_tests import test_rungs as rungs
 from parity_tests.conftest import ROWS, Lab
 from parity_tests.divergences import Altered, differs, fails, installed
@@ -39,6 +40,11 @@ def test_running_variance(uncorrected: Uncorrected, written: Written) -> None:
 def test_epsilon_of_batch_norm(uncorrected: Uncorrected, written: Written) -> None:
     with uncorrected("paddle", "batch_norm", "float64") as lab:
         written(fails(rungs.test_channels_of_little_variance, lab, "forward", ROWS, match="audio_subnet.norm"))
+
+
+def test_epsilon_of_layer_norm(worker: Worker, written: Written) -> None:
+    with installed(worker, "layer_norm"):
+        written(fails(test_layer_norm.test_features_of_little_variance, worker, "float64", (), match="norm"))
 
 
 def test_one_row(uncorrected: Uncorrected, written: Written) -> None:

@@ -10,9 +10,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from backends.paddle import blocks, model, optimizer, precision, session, state
+from backends.paddle import blocks, kernels, model, optimizer, precision, session, state
 from backends.paddle.kernels import Place
 from core.common.arrays import Array
+from core.common.constants import LAYERNORM_EPS
 from core.models.graph import Node
 from core.runtime.layouts import Layout
 from core.training.losses import Loss
@@ -38,6 +39,14 @@ class BatchNorm(nn.BatchNorm1D):
 
 def batch_norm() -> Replacements:
     return [(model.BLOCKS, "batch_norm", BatchNorm)]
+
+
+def layer_norm() -> Replacements:
+    """The function as it comes."""
+    def normed(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weight, bias, LAYERNORM_EPS)
+
+    return [(kernels, "layer_norm", normed)]
 
 
 def _adam(arguments: Arguments) -> Replacements:
