@@ -13,11 +13,13 @@ import pytest
 from core.common.arrays import Array
 from parity.compare import assert_same
 from parity.runs import Record, judge, nudge, rounding
-from parity_tests.conftest import ROWS, Lab
+from parity_tests.conftest import CASES, ROWS, Lab
 
 EPOCHS = 20  # of three steps each
 NUDGES = 5
 CALM_STEPS = 30  # at least, or the test would allow too much
+# Attention is nudged in one case: test_course_witness.py holds thirty steps of the others to 1e-9.
+LONG = [name for name in CASES if name not in ("self attention", "cross attention")]
 # Ten steps of Adam amplify rounding: its first steps divide gradients by their own size. Measured after ten
 # steps on these cases against torch in float64: at most 3e-14 (float64) and 2e-6 (float32) in the losses.
 LOSSES = {"float64": 1e-11, "float32": 2e-5}
@@ -75,6 +77,7 @@ def reference(open_lab: Any) -> Callable[[str, str], tuple[Record, list[Record]]
     return one
 
 
+@pytest.mark.parametrize("case", LONG)
 def test_drift_stays_within_the_chaos_floor(lab: Lab, reference: Any, precision: str, case: str) -> None:
     """Within ten times the floor everywhere, and equal to 1e-7 (float32: 1e-3) while the floor is calm."""
     base, nudges = reference(precision, case)

@@ -106,7 +106,7 @@ def test_the_session_computes_what_the_witness_computes(
         assert still == [name for name in want.gradients if name.endswith("k_proj.bias")]
 
 
-@pytest.mark.parametrize("variant", ["vision,text,audio", "transformer, pre", "cross attention"])
+@pytest.mark.parametrize("variant", ["vision,text,audio", "transformer, pre", "self attention", "cross attention"])
 def test_training_as_the_course_has_it(open_lab: Any, workers: dict[str, Worker], torch_worker: Worker, tmp_path: Path,
                                        backend: str, variant: str) -> None:
     """MSELoss, Adam, CosineAnnealingLR stepped by the batch, the epoch of the highest Corr, the test rows once."""

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from core.common.arrays import Array
-from core.common.constants import BATCHNORM_EPS
+from core.common.constants import BATCHNORM_EPS, LAYERNORM_EPS
 from core.common.errors import UserError
 from core.config import build_graph, make_config
 from core.data.findings import HEADS, findings_among
 from core.data.published import feature_inputs
+from core.data.specs import InputSpec
 from core.training.prepare import prepare
 from core.training.scale import scale_notes
 from tests.data_samples import config_for, one_line, real_folder
@@ -98,6 +99,32 @@ def test_refused_is_what_float32_can_not_add(exponent: int) -> None:
         assert lost(audio, batch_size=16) == () and np.isfinite(sums).all()
     except UserError:
         assert np.isinf(sums).all()
+
+
+def lost_steps(vision: Array, **keys: Any) -> tuple[str, ...]:
+    config = make_config({"dataset": "mosi_aligned", "model": "msa", "modalities": "vision", **keys})
+    graph = build_graph(config, [InputSpec("vision", vision.shape[1:], "sequence", keys="video")])
+    return scale_notes({"vision": vision.astype(np.float32)}, graph, config, "here")
+
+
+def test_steps_that_layer_norm_loses() -> None:
+    """Below its eps, beyond its squares, or all alike; padding counts for nothing."""
+    draw = np.random.default_rng(0).normal(size=(300, 4, 5))
+    draw[:, :2] = 0
+    assert lost_steps(draw) == lost_steps(draw * 1e17) == lost_steps(draw * 1e-9, layer_norm=False) == ()
+    assert lost_steps(draw * 1e20, precision="float64") == ()
+    [note] = lost_steps(draw * 1e-4)
+    kept = np.median(np.sqrt(1 / (1 + LAYERNORM_EPS / (1e-4 * draw[:, 2:]).var(-1))))
+    assert "vision is too small for LayerNorm" in note and "in 600 of 600 steps" in note
+    assert f"{kept:.2g} is left" in note
+    with pytest.raises(UserError, match=r"overflow float32, as in all 600 steps that vary; rescale vision"):
+        lost_steps(draw * 1e21)
+    far = draw.copy()
+    far[290, 3] *= 1e21
+    [note] = lost_steps(far)
+    assert "in row 290" in note and "1 of 600 steps give nothing" in note
+    with pytest.raises(UserError, match=r"two different numbers among its 1, .* use --layer_norm false"):
+        lost_steps(draw[..., :1])
 
 
 @pytest.mark.parametrize(("batch_size", "refused"), [(16, False), (1024, True)])

@@ -1,4 +1,4 @@
-"""Features whose scale the network loses: too large for BatchNorm's squares, below its eps, or saturating the LSTM.
+"""Features whose scale the network loses: too large for the squares of a norm, below its eps, or saturating the LSTM.
 
 A run on such features ends with exit code 0 and a branch that gives the same for every row. What is certain to be lost
 is refused; what may be is a note. Constant channels are none of it: the published features hold some.
@@ -12,22 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from core.common.arrays import F64, Array
-from core.common.constants import BATCHNORM_EPS
+from core.common.constants import BATCHNORM_EPS, LAYERNORM_EPS
 from core.common.errors import UserError
 from core.config import Config
 from core.data.findings import SCALE
 from core.models.graph import Graph, Node
 
+PASS = 256  # rows of sequences at a time
 HALF = 0.6745  # standard deviations within which half of a normal distribution lies
 
 
 def scale_notes(train: Mapping[str, Array], graph: Graph, config: Config, where: str) -> tuple[str, ...]:
-    """Sentences about inputs of which the network loses some: those that go into BatchNorm or an LSTM.
+    """Sentences about inputs of which the network loses some: those that go into BatchNorm, LayerNorm or an LSTM.
 
     train: rows (N, A), sequences (N, T, D). Raises UserError, one line with the way out, for an input of which it would
     lose everything.
     """
-    looks = {"batch_norm": _dense, "lstm": _sequence}
+    looks = {"batch_norm": _dense, "layer_norm": _steps, "lstm": _sequence}
     notes: list[str] = []
     for node in graph.nodes:
         if node.kind in looks and node.inputs[0] < len(graph.inputs):
@@ -72,6 +73,34 @@ def _dense(values: npt.NDArray[np.float32], modality: str, node: Node, config: C
         said.append(f"{modality} is too small for BatchNorm, whose eps of {BATCHNORM_EPS:g} is more than the variance "
                     f"in {swallowed.sum()} of {varies.sum()} columns that vary: of their scale {np.median(kept):.2g} "
                     "is left (median); rescale them to standard deviations near 1")
+    return said
+
+
+def _steps(values: npt.NDArray[np.float32], modality: str, node: Node, config: Config, where: str) -> list[str]:
+    """(N, T, D) before LayerNorm, which squares the deviations of a step's numbers from their mean and adds them."""
+    width = values.shape[-1]
+    variance = np.concatenate([values[start:start + PASS].var(-1, dtype=np.float64)
+                               for start in range(0, len(values), PASS)])  # (N, T)
+    varies = variance[variance > 0]  # padding is zero
+    if not len(varies):
+        others = ", or leave it out" if len(config.modalities) > 1 else ""
+        raise UserError(f"{where}: train {modality}: no step has two different numbers among its {width}, and "
+                        f"LayerNorm leaves nothing of such; use --layer_norm false{others}")
+    said, dead = [], varies * width > float(np.finfo(config.precision).max)
+    if dead.any():
+        row = int(variance.max(1).argmax())
+        what = (f"{modality} holds {np.abs(values[row]).max():.3g} in row {row}, and the squares that LayerNorm adds "
+                f"over a step's {width} numbers overflow {config.precision}")
+        if dead.all():
+            raise UserError(f"{where}: train {what}, as in all {dead.sum()} steps that vary; "
+                            f"{_way_out(modality, config)}")
+        said.append(f"{what}: {dead.sum()} of {len(dead)} steps give nothing; rescale them")
+    swallowed = varies < LAYERNORM_EPS
+    if 2 * swallowed.sum() > len(varies):
+        kept = np.sqrt(varies[swallowed] / (varies[swallowed] + LAYERNORM_EPS))
+        said.append(f"{modality} is too small for LayerNorm, whose eps of {LAYERNORM_EPS:g} is more than the variance "
+                    f"in {swallowed.sum()} of {len(varies)} steps that vary: of their scale {np.median(kept):.2g} is "
+                    f"left (median); rescale {modality}")
     return said
 
 
