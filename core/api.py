@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def infer(backend: str, checkpoint: Checkpoint, config: Config, path: Path) -> P
     Raises RunFailed naming the first row without a finite prediction, and its furthest value where that is known.
     """
     arrays, cleaned = read_unlabelled(path, checkpoint.inputs, config.max_len, config.known.padding)
-    session = _open(backend, checkpoint, config, build_graph(config, checkpoint.inputs))
+    inputs = [replace(one, shape=arrays[one.name].shape[1:]) for one in checkpoint.inputs]  # steps as they are here
+    session = _open(backend, checkpoint, config, build_graph(config, inputs))
     session.load_data("input", arrays)
     output = session.predict("input")
     _refuse_broken(path, arrays, output, checkpoint)

@@ -9,9 +9,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from core.common.arrays import Array
+from core.config import build_graph, make_config
 from core.data.published import POM_TRAITS
+from core.data.specs import InputSpec
+from core.models.reference import measured
 from core.runtime.backend import BACKENDS
-from core.training.checkpoint import load_checkpoint, save_checkpoint
+from core.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from core.training.plan import Batch
+from core.training.state import State, initial_state
 from tests.conftest import Run
 from tests.running import (
     AUDIO,
@@ -136,3 +141,24 @@ def test_every_backend_keeps_the_same_range(data: Path, scored: Run, tmp_path: P
     want, got = (load_checkpoint(folder).ranges for folder in (scored.folder, tmp_path / "runs" / f"pom-{backend}-1"))
     assert len(want) == 6 and {name: value.tobytes() for name, value in got.items()} == {
         name: value.tobytes() for name, value in want.items()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sequences_of_another_length(tmp_path: Path, backend: str) -> None:
+    """A model of sequences takes the steps that a file has, also more than it was trained on, and all of them count."""
+    needs(backend)
+    config = make_config({"dataset": "mosi_aligned", "model": "msa", "encoder": "transformer", "hidden_dim": 4,
+                          "fusion": "self_attention", "feed_forward_dim": 5, "attention_heads": 2,
+                          "modalities": "text"})
+    trained = (InputSpec("text", (6, 3), "sequence"),)
+    state = initial_state(build_graph(config, trained), 0, "float32")
+    checkpoint = Checkpoint(config, trained, "torch", "", State(state.weights), {})
+    save_checkpoint(tmp_path / "model.safetensors", checkpoint)
+    rows = np.random.default_rng(0).normal(size=(5, 9, 3)).astype("float32")
+    np.savez(tmp_path / "rows.npz", text=rows)
+    run(tmp_path, backend, "infer", "--checkpoint", "model.safetensors", "--input", "rows.npz", "--output", "all")
+    graph = build_graph(config, (InputSpec("text", (9, 3), "sequence"),))
+    want = measured(graph, state.weights, Batch({"text": rows}, np.zeros((5, 1)), {}))["output"].value
+    np.testing.assert_allclose(np.load(tmp_path / "all.npy"), want, rtol=1e-5, atol=1e-5)
+    first = measured(build_graph(config, trained), state.weights, Batch({"text": rows[:, :6]}, np.zeros((5, 1)), {}))
+    assert (np.abs(first["output"].value - want) > 1e-3).all(), "the last steps change nothing: nothing is shown"
