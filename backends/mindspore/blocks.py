@@ -226,6 +226,11 @@ class LayerNorm(Block):
         found: tuple[Tensor, Tensor, Tensor] = layer_norm(x, self.weight, self.bias)
         return found
 
+    def unit(self, x: Tensor) -> Tensor:
+        """(N, A) -> (N, A), without scale and shift."""
+        y: Tensor = layer_norm(x, ones(self.bias.shape, self.dtype), zeros(self.bias.shape, self.dtype))[0]
+        return y
+
     def inverse(self, var: Tensor) -> Tensor:
         """r: (N, 1)."""
         return div(self.one, sqrt(add(var, self.eps)))
@@ -248,6 +253,46 @@ class LayerNorm(Block):
         of_var = mul(mul(matmul_t(product, row), self.share), mul(inverse, square(inverse)))
         dx = sub(mul(dy, spread(inverse, row)), mul(centred, spread(of_var, ones(row.shape, self.dtype))))
         return [sub(dx, of_mean).view(shape)], found
+
+
+class Unscaled:
+    """LayerNorm of the data in training: its scale and shift are left to the linear layer behind it (`Rescaled`), which
+    gives their gradients in the place of one of the output. So none has to be made of all steps.
+    """
+
+    def __init__(self, norm: LayerNorm) -> None:
+        self.norm = norm
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
+        return self.norm.unit(xs[0].view(-1, self.norm.width)).view(self.norm.shape), None
+
+    def backward(self, dy: tuple[Tensor, Tensor], saved: Saved, needs: Sequence[bool]) -> Back:
+        return [None] * len(needs), dict(zip(("weight", "bias"), dy, strict=True))
+
+
+class Rescaled:
+    """A linear layer behind an `Unscaled` norm: x W'^T + b' with W' = W scale and b' = b + W shift."""
+
+    def __init__(self, linear: Linear, norm: LayerNorm) -> None:
+        self.linear, self.scale, self.shift = linear, norm.weight.view(1, -1), norm.bias.view(1, -1)  # (1, I)
+        self.ones = ones((linear.weight.shape[0], 1), linear.dtype)  # (O, 1)
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
+        own, x = self.linear, xs[0].view(-1, self.linear.width)
+        scales = spread(self.ones, self.scale)  # (O, I)
+        bias = add(own.bias, matmul_t(self.shift, own.weight).view(-1))  # (O,)
+        y = bias_add(matmul_t(x, mul(own.weight, scales)), bias)  # (N, O)
+        y = relu(y) if own.relu else y
+        return y.view(own.shape), (x, y, scales)
+
+    def backward(self, dy: Tensor, saved: Saved, needs: Sequence[bool]) -> tuple[list[Any], dict[str, Tensor]]:
+        own, (x, y, scales) = self.linear, saved
+        dy = relu_grad(dy.view(y.shape), y) if own.relu else dy.view(y.shape)
+        weight, bias = t_matmul(dy, x), own.summed(dy)  # of W' (O, I) and b' (O,)
+        row = bias.view(1, -1)
+        scale, shift = column_sums(mul(weight, own.weight)), matmul(row, own.weight).view(-1)  # (I,)
+        found = {"weight": add(mul(weight, scales), t_matmul(row, self.shift)).view(-1), "bias": bias}
+        return [(scale, shift)], found
 
 
 class LSTM(Block):
@@ -398,10 +443,19 @@ class LayerNorm64(LayerNorm):
     """(B, A) -> (B, A), or (T, B, A) -> (T, B, A)."""
 
     def normalised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        centred, mean, var = self.moments(x)
+        return bias_add(mul(centred, spread(self.inverse(var), self.weight.view(1, -1))), self.bias), mean, var
+
+    def unit(self, x: Tensor) -> Tensor:
+        centred, _, var = self.moments(x)
+        return div(centred, sqrt(add(var, self.eps)))
+
+    @staticmethod
+    def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a row is less its mean (N, A), that mean and the variance (N, 1)."""
         mean = row_mean(x, -1)
         centred = sub(x, mean)
-        var = row_mean(square(centred), -1)
-        return bias_add(mul(centred, spread(self.inverse(var), self.weight.view(1, -1))), self.bias), mean, var
+        return centred, mean, row_mean(square(centred), -1)
 
 
 class LSTM64(LSTM):

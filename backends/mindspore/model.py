@@ -16,7 +16,7 @@ from backends.mindspore import attention, blocks, fusion
 from backends.mindspore.kernels import add
 from backends.mindspore.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
-from core.models.walk import Watch, backpropagate, execute, local_tensors, record, steps_of
+from core.models.walk import Watch, backpropagate, execute, folds, local_tensors, record, steps_of
 
 BLOCKS = {**blocks.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
 BLOCKS64 = {**blocks.BLOCKS64, **attention.BLOCKS, **fusion.BLOCKS}
@@ -42,6 +42,11 @@ class Network(nn.Cell):
             if last not in folder._params:  # a block has its own already
                 folder.insert_param_to_cell(last, parameter, check_name_contain_dot=False)
         self.steps = steps_of(graph, made)
+        trained: list[Any] = list(made)
+        for norm, linear in folds(graph):
+            trained[norm] = blocks.Unscaled(made[norm])
+            trained[linear] = blocks.Rescaled(made[linear], made[norm])
+        self.unwatched = steps_of(graph, trained)  # what training takes: saves LayerNorm's way back over the inputs
         self.evaluation = steps_of(graph, [block.evaluate for block in made])
         self.sequences = tuple(one.layout == "sequence" for one in graph.inputs)
         self.cells_in_order = nn.CellList(made, auto_prefix=False)
@@ -72,11 +77,11 @@ class Network(nn.Cell):
 
     def forward(self, inputs: Sequence[Tensor], masks: Mapping[str, Tensor]) -> tuple[Tensor, list[Any]]:
         """The output (B, O) in train mode, and what `backward` needs."""
-        return record(self.steps, inputs, masks)
+        return record(self.unwatched, inputs, masks)
 
     def backward(self, dy: Tensor, tape: Sequence[Any]) -> dict[str, Tensor]:
         """Gradients of all parameters by name, flat, from that of the output (B, O)."""
-        return backpropagate(self.steps, tape, dy, add)
+        return backpropagate(self.unwatched, tape, dy, add)
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and statistics by neutral name."""
