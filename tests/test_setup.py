@@ -13,8 +13,8 @@ import pytest
 from core.runtime.backend import BACKENDS
 from tests.running import ROOT
 
-FILES = ("lmf", "blocks", "attention", "fusion", "kernels", "losses", "model", "optimizer", "precision", "runtime",
-         "state", "session", "deployment", "train", "evaluate", "infer", "export")
+FILES = ("lmf", "blocks", "normalisation", "attention", "fusion", "kernels", "losses", "model", "optimizer",
+         "precision", "runtime", "state", "session", "deployment", "train", "evaluate", "infer", "export")
 LACKING = {("mindspore", "precision"): {"autocast", "unscale"}}  # it has no mixed precision here yet
 OWN_NAMES = ("kernels",)  # calls that a framework has no public name for: each its own
 PREFIXES = {"torch": "Torch", "mindspore": "MindSpore", "paddle": "Paddle"}

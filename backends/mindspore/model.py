@@ -1,7 +1,7 @@
 """The network in MindSpore: the blocks of a graph, and the parameters under their neutral names.
 
-Read it with core/models/<model>.py, which has the wiring, and blocks.py, attention.py and fusion.py, which have the
-mathematics.
+Read it with core/models/<model>.py, which has the wiring, and blocks.py, normalisation.py, attention.py and fusion.py,
+which have the mathematics.
 """
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from backends.mindspore import attention, blocks, fusion
+from backends.mindspore import attention, blocks, fusion, normalisation
 from backends.mindspore.kernels import add
 from backends.mindspore.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
 from core.models.walk import Watch, backpropagate, execute, folds, local_tensors, record, steps_of
 
-BLOCKS = {**blocks.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
-BLOCKS64 = {**blocks.BLOCKS64, **attention.BLOCKS, **fusion.BLOCKS}
+BLOCKS = {**blocks.BLOCKS, **normalisation.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
+BLOCKS64 = {**blocks.BLOCKS64, **normalisation.BLOCKS64, **attention.BLOCKS, **fusion.BLOCKS}
 
 
 class Network(nn.Cell):
@@ -44,8 +44,8 @@ class Network(nn.Cell):
         self.steps = steps_of(graph, made)
         trained: list[Any] = list(made)
         for norm, linear in folds(graph):
-            trained[norm] = blocks.Unscaled(made[norm])
-            trained[linear] = blocks.Rescaled(made[linear], made[norm])
+            trained[norm] = normalisation.Unscaled(made[norm])
+            trained[linear] = normalisation.Rescaled(made[linear], made[norm])
         self.unwatched = steps_of(graph, trained)  # what training takes: saves LayerNorm's way back over the inputs
         self.evaluation = steps_of(graph, [block.evaluate for block in made])
         self.sequences = tuple(one.layout == "sequence" for one in graph.inputs)

@@ -1,7 +1,7 @@
 """The network in Paddle: the blocks of a graph, and the parameters under their neutral names.
 
-Read it with core/models/<model>.py, which has the wiring, and blocks.py, attention.py and fusion.py, which have the
-mathematics.
+Read it with core/models/<model>.py, which has the wiring, and blocks.py, normalisation.py, attention.py and fusion.py,
+which have the mathematics.
 """
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from backends.paddle import attention, blocks, fusion
+from backends.paddle import attention, blocks, fusion, normalisation
 from backends.paddle.kernels import Place
 from backends.paddle.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
 from core.models.walk import Watch, execute, folds, local_tensors, steps_of
 
-BLOCKS = {**blocks.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
+BLOCKS = {**blocks.BLOCKS, **normalisation.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
 
 
 class Network(nn.Layer):

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backends.torch import kernels
-from core.common.constants import LAYERNORM_EPS
 from core.models.graph import DROPOUT, Node
 
 Tensors = Mapping[str, Tensor]
@@ -46,32 +45,6 @@ class Linear(Block):
         (weight, bias), (scale, shift) = self.pair, affine  # (O, I), (O,), (I,), (I,)
         y = F.linear(xs[0], weight * scale, torch.addmv(bias, weight, shift))
         return torch.relu_(y) if self.relu else y
-
-
-class BatchNorm(Block):
-    """(B, A) -> (B, A). One row has no variance: it is normalised as in evaluation, and the statistics stay."""
-
-    def __init__(self, node: Node, tensors: Tensors) -> None:
-        super().__init__(node)
-        self.own = tuple(tensors[key] for key in ("weight", "bias", "running_mean", "running_var"))
-
-    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        return kernels.batch_norm(xs[0], *self.own, train and len(xs[0]) > 1)
-
-
-class LayerNorm(Block):
-    """(B, A) -> (B, A), or (T, B, A) -> (T, B, A): over the last axis."""
-
-    def __init__(self, node: Node, tensors: Tensors) -> None:
-        super().__init__(node)
-        self.pair = tensors["weight"], tensors["bias"]  # (A,) each
-
-    def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        return F.layer_norm(xs[0], self.pair[0].shape, *self.pair, LAYERNORM_EPS)
-
-    def plain(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        """The same without scale and shift."""
-        return F.layer_norm(xs[0], self.pair[0].shape, None, None, LAYERNORM_EPS)
 
 
 class LSTM(Block):
@@ -131,5 +104,5 @@ class ScaledSigmoid(Block):
         return torch.sigmoid(xs[0]) * self.range + self.low
 
 
-BLOCKS = {"linear": Linear, "batch_norm": BatchNorm, "layer_norm": LayerNorm, "lstm": LSTM, "concat": Concat,
-          "add": Add, "scaled_sigmoid": ScaledSigmoid, DROPOUT: Dropout}
+BLOCKS = {"linear": Linear, "lstm": LSTM, "concat": Concat, "add": Add, "scaled_sigmoid": ScaledSigmoid,
+          DROPOUT: Dropout}

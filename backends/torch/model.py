@@ -1,7 +1,7 @@
 """The network in PyTorch: the blocks of a graph, and the parameters under their neutral names.
 
-Read it with core/models/<model>.py, which has the wiring, and blocks.py, attention.py and fusion.py, which have the
-mathematics.
+Read it with core/models/<model>.py, which has the wiring, and blocks.py, normalisation.py, attention.py and fusion.py,
+which have the mathematics.
 """
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backends.torch import attention, blocks, fusion
+from backends.torch import attention, blocks, fusion, normalisation
 from backends.torch.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
 from core.models.walk import Watch, execute, folds, local_tensors, steps_of
 
-BLOCKS = {**blocks.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
+BLOCKS = {**blocks.BLOCKS, **normalisation.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
 
 
 class Network(nn.Module):

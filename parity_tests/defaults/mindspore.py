@@ -8,7 +8,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 from mindspore.ops.operations import _grad_ops as grad_ops
 
-from backends.mindspore import attention, blocks, losses, model, optimizer, session, state
+from backends.mindspore import attention, blocks, losses, model, normalisation, optimizer, session, state
 from backends.mindspore.blocks import Differentiated, Saved
 from backends.mindspore.state import to_numpy
 from core.common.arrays import F64, Array
@@ -36,7 +36,7 @@ class BatchNorm(Differentiated):
         return self.layer(x)
 
 
-class BatchNormOfOneRow(blocks.BatchNorm):
+class BatchNormOfOneRow(normalisation.BatchNorm):
     """The kernel of nn.BatchNorm1d in train mode, whatever the number of rows."""
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
@@ -54,7 +54,7 @@ class LayerNorm(Differentiated):
         return self.layer(x)
 
 
-class LayerNormByItsKernels(blocks.LayerNorm):
+class LayerNormByItsKernels(normalisation.LayerNorm):
     """The kernel's own way back, which takes no eps."""
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[Tensor, Saved]:
@@ -105,7 +105,7 @@ def layer_norm_gradient() -> Replacements:
 
 def layer_norm_float64() -> Replacements:
     """The kernel in float64."""
-    return [(model.BLOCKS64, "layer_norm", blocks.LayerNorm)]
+    return [(model.BLOCKS64, "layer_norm", normalisation.LayerNorm)]
 
 
 def one_value_twice() -> Replacements:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mindspore import Tensor, ops
 
-from backends.mindspore import blocks, fusion, kernels, model, optimizer, session
+from backends.mindspore import blocks, fusion, kernels, model, normalisation, optimizer, session
 from backends.mindspore.blocks import Saved
 from core.common.constants import BATCHNORM_MOMENTUM
 from parity_tests.defaults import Replacements
@@ -41,8 +41,8 @@ def gate_order() -> Replacements:
 
 
 def biased_variance() -> Replacements:
-    return [(model.BLOCKS, "batch_norm", type("Biased", (BiasedVariance, blocks.BatchNorm), {})),
-            (model.BLOCKS64, "batch_norm", type("Biased64", (BiasedVariance, blocks.BatchNorm64), {}))]
+    return [(model.BLOCKS, "batch_norm", type("Biased", (BiasedVariance, normalisation.BatchNorm), {})),
+            (model.BLOCKS64, "batch_norm", type("Biased64", (BiasedVariance, normalisation.BatchNorm64), {}))]
 
 
 def adam_eps() -> Replacements:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import paddle
 from paddle import Tensor
 
-from backends.paddle import blocks, fusion, kernels, model, optimizer, session
+from backends.paddle import blocks, fusion, kernels, model, normalisation, optimizer, session
 from backends.paddle.kernels import ops
 from core.common.constants import BATCHNORM_MOMENTUM
 from parity_tests.defaults import Replacements
@@ -21,7 +21,7 @@ class SwappedGates(blocks.LSTM):
         return kernels.lstm(xs[0], weights, self.dropout_state, self.hidden, train, self.place)[1][0]
 
 
-class BiasedVariance(blocks.BatchNorm):
+class BiasedVariance(normalisation.BatchNorm):
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
         variance, rows = self.statistics[1], len(xs[0])
         kept = (1 - BATCHNORM_MOMENTUM) * variance

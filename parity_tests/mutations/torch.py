@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backends.torch import blocks, fusion, kernels, model, optimizer, session
+from backends.torch import blocks, fusion, kernels, model, normalisation, optimizer, session
 from core.common.constants import ADAM_BETAS, BATCHNORM_MOMENTUM
 from parity_tests.defaults import Replacements
 from parity_tests.mutations import OFF, decaying_others, exchanged, in_train_mode, swapped
@@ -19,7 +19,7 @@ class SwappedGates(blocks.LSTM):
         return kernels.lstm(xs[0], [torch.cat((i, g, f, o)) for i, f, g, o in parts], train)[1][0]
 
 
-class BiasedVariance(blocks.BatchNorm):
+class BiasedVariance(normalisation.BatchNorm):
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
         var, rows = self.own[-1], len(xs[0])
         kept = (1 - BATCHNORM_MOMENTUM) * var
