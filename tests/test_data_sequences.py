@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.common.arrays import Array
 from core.common.errors import UserError
 from core.config import build_graph, make_config
 from core.data import Dataset, load_dataset
@@ -101,6 +102,20 @@ def test_rows_of_zeros_are_counted(tmp_path: Path, sequences: None) -> None:
     note = said(load(tmp_path, change), "rows that are zero at every step")
     assert note.endswith(": 2 of 9 of train text, 1 of 5 of test vision")
     assert not said(load(tmp_path), "rows that are zero at every step")
+
+
+def test_a_vector_that_is_written_at_every_step_is_said(tmp_path: Path, sequences: None) -> None:
+    """Not where one row of one input is another in a step; padding is no step."""
+    def repeated(values: Array) -> Array:
+        return np.where(values.any(axis=2, keepdims=True), values[:, -1:], 0)
+
+    def change(content: dict[str, Any]) -> None:
+        for name in ("vision", "text"):
+            each(name, repeated)(content)
+        content["train"]["text"][-1, -1, 0] += 1
+
+    assert said(load(tmp_path, change), "vision: one vector per row of train, written at every real step")
+    assert not [note for note in load(tmp_path).notes if "one vector per row" in note]
 
 
 def test_padding_at_the_end_is_seen_and_said_once(tmp_path: Path, sequences: None) -> None:

@@ -73,8 +73,9 @@ def pooled_note(inputs: Sequence[InputSpec]) -> tuple[str, ...]:
 
 
 def sequence_notes(splits: Splits, whole: DataSpec, padding: Padding | None) -> tuple[str, ...]:
-    """Sentences about `splits` as they were read: where they are not as described, and rows of zeros alone."""
-    return tuple((*_other_shapes(splits, whole), *_other_padding(whole, padding), *_empty_rows(splits)))
+    """Sentences about `splits` as they were read: where they are not as described, and rows that say little."""
+    return tuple((*_other_shapes(splits, whole), *_other_padding(whole, padding), *_empty_rows(splits),
+                  *_repeated_steps(splits)))
 
 
 def _other_shapes(splits: Splits, whole: DataSpec) -> Iterator[str]:
@@ -106,3 +107,19 @@ def _empty_rows(splits: Splits) -> Iterator[str]:
     found = [f"{count} of {of}" for of, count in counts.items() if count]
     if found:
         yield f"rows that are zero at every step: {', '.join(found)}"
+
+
+def _repeated_steps(splits: Splits) -> Iterator[str]:
+    names = [name for name, array in splits["train"].items() if array.ndim == 3 and _repeats(array)]
+    if names:
+        yield f"{' and '.join(names)}: one vector per row of train, written at every real step: no sequence but in form"
+
+
+def _repeats(values: Array) -> bool:
+    """Whether all real steps of each row (N, T, D) are the same, in rows of two and more."""
+    for some in (values[:32], values):  # the first rows of a sequence proper tell already
+        real = real_steps(some)
+        both = real[:, 1:] & real[:, :-1]  # (N, T - 1)
+        if not both.any() or (some[:, 1:] != some[:, :-1]).any(axis=2)[both].any():
+            return False
+    return True
