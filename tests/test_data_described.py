@@ -242,10 +242,11 @@ def test_the_twin(tmp_path: Path, content: dict[str, Any]) -> None:
 
 
 def test_keys_of_a_search_are_those_of_its_inputs(tmp_path: Path) -> None:
-    config = make_config({"dataset": str(described(tmp_path, SCORES))})
-    space = search_space(config, {})
+    fixed = {"dataset": str(described(tmp_path, SCORES))}
+    config = make_config(fixed)
+    space = search_space(config, fixed)
     assert {"audio_hidden", "video_dropout"} <= set(space) and "text_hidden" not in space
-    assert default_setting(config, space)["audio_hidden"] == config.audio_hidden  # type: ignore[attr-defined]
+    assert default_setting(space, fixed)["audio_hidden"] == config.audio_hidden  # type: ignore[attr-defined]
 
 
 def test_an_input_without_keys_is_refused_by_the_models_that_need_them(tmp_path: Path) -> None:

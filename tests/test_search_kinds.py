@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
@@ -187,3 +188,16 @@ def test_every_backend_makes_the_same_search(backend: str, found: Path, tmp_path
                                strict=False):
         assert mine.params == reference.params
         assert mine.value == pytest.approx(reference.value, abs=1e-4)
+
+
+def test_data_of_one_s_own_by_a_file_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker stands in another folder than the call; what is found says all that the file says, and needs it no more.
+    """
+    content = {"name": "own", "file": "own.pkl", "label": "y", "outputs": ["calm"], "range": [1, 5],
+               "inputs": [{"name": "text", "shape": [4, 3]}], "synthetic_rows": [40, 12, 8]}
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text(yaml.safe_dump(content))
+    assert main(["--dataset", "own.yaml", *SMALL[2:], "--trials", "1", "--confirm", "none", "--found", "f.yaml"]) == 0
+    Path("own.yaml").unlink()
+    found = make_config(read_yaml(Path("f.yaml")))
+    assert found.known.task.label_range == (1, 5) and found.described.inputs[0].shape == (4, 3)

@@ -125,6 +125,8 @@ def _task(given: Mapping[str, Any]) -> Task:
         raise UserError(f"--backend {backend}: expected one of {', '.join(BACKENDS)}")
     fixed = {"data_dir": str(Path("data").absolute()), **values}
     config = make_config(fixed, origin)
+    if config.description:  # what the file says, for a worker stands elsewhere, and the found file needs no other
+        fixed |= {key: to_values(config)[key] for key in ("dataset", "description")}
     natural = selection_of(make_config({**fixed, "selection_direction": "auto"}))
     if selection_of(config) != natural:
         raise UserError(f"selection_direction = {config.selection_direction!r} (from {origin['selection_direction']}): "
