@@ -27,7 +27,7 @@ from core.studies.tables.request import parser, read_request
 from core.studies.tables.results import load_entries
 from core.training.checkpoint import load_checkpoint
 from core.training.run_folder import RunFolder
-from core.training.selection import for_selection
+from core.training.selection import for_selection, selection_of
 from core.training.trainer import Trainer
 from tests.fuzz.formats import Format, written
 from tests.fuzz.mutate import undigested
@@ -118,11 +118,11 @@ def journals(folder: Path) -> Format:
     def read(_: int) -> None:
         study = open_study(task)
         search._refuse_other(study, task, space, dataset)
-        search.check_trials(study, space, task.storage)
+        search.check_trials(study, space, task.fixed, task.storage)
         release_lost(study)
         trials = sorted(study.get_trials(states=(search.TrialState.COMPLETE,)), key=lambda trial: trial.value or 0.0)
         if trials:
-            search._print_best(trials[:5], space, dataset)
+            search._print_best(trials[:5], space, dataset, selection_of(base_config(task)))
             search.found_file(study, task, trials[0], None, dataset, Path("found.yaml"))
         trial = study.ask()
         for key, choices in space.items():
