@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+from core.common.arrays import Array
 from core.common.errors import RunFailed
 from core.config import Config, build_graph, make_config, to_values
 from core.models.graph import Graph
@@ -25,7 +26,6 @@ from parity.bounds import FORWARD, GRADIENT
 from parity.ground import Ground
 from parity_tests.conftest import ALIGNED, inputs_of_case, padded_rows
 from parity_tests.test_witness import hold, imports
-from parity_tests.witnesses.course import History, Seen
 from tests.running import ROOT
 
 ROWS = 7
@@ -48,6 +48,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cross attention": CROSS, "cross attention, pre": {**CROSS, "norm_order": "pre"},
     "cross attention, two modalities": {**CROSS, "modalities": "vision,text", **TRANSFORMER},
 }
+
+
+class Seen(NamedTuple):
+    """Outputs (B, O) in evaluation and in train mode, and of that pass the loss and its gradients."""
+
+    evaluation: Array
+    training: Array
+    loss: float
+    gradients: dict[str, Array]
+
+
+class History(NamedTuple):
+    """Loss of every step (S,); of every epoch (E,) the loss and Corr of the validation rows; the best epoch, from 1;
+    outputs (N, O) for test rows with the weights of that epoch.
+    """
+
+    steps: Array
+    losses: Array
+    corrs: Array
+    best: int
+    test: Array
 
 
 def described(variant: str) -> tuple[Graph, Config]:
@@ -90,8 +111,8 @@ def test_the_session_computes_what_the_witness_computes(
         open_lab: Any, workers: dict[str, Worker], torch_worker: Worker, backend: str, variant: str, rows: int) -> None:
     ground = common(variant, rows)
     graph, config, batch = ground.graph, ground.config, ground.batch
-    want: Seen = torch_worker.run(f"{WITNESS}:seen", settings_of(config), ground.state.weights, batch.inputs,
-                                  batch.label, batch.masks)
+    want = Seen(*torch_worker.run(f"{WITNESS}:seen", settings_of(config), ground.state.weights, batch.inputs,
+                                  batch.label, batch.masks))
     open_lab(backend, "float32", "three", "before the witness")  # starts the worker
     session = workers[backend].open("held to the witness", to_values(config), graph.inputs)
     session.load_state(ground.state)

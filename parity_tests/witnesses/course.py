@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +18,6 @@ from torch import Tensor, nn
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 PARTS = ("q_proj", "k_proj", "v_proj")  # torch.nn.MultiheadAttention stacks them to in_proj
-
-
-class Seen(NamedTuple):
-    """Outputs (B, O) in evaluation and in train mode, and of that pass the loss and its gradients."""
-
-    evaluation: Array
-    training: Array
-    loss: float
-    gradients: dict[str, Array]
-
-
-class History(NamedTuple):
-    """Loss of every step (S,); of every epoch (E,) the loss and Corr of the validation rows; the best epoch, from 1;
-    outputs (N, O) for test rows with the weights of that epoch.
-    """
-
-    steps: Array
-    losses: Array
-    corrs: Array
-    best: int
-    test: Array
 
 
 class Attended(nn.Module):
@@ -172,15 +151,18 @@ def tensors_of(arrays: Arrays) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
-def seen(settings: Mapping[str, Any], weights: Arrays, inputs: Arrays, label: Array, masks: Arrays) -> Seen:
-    """One batch in evaluation, then in train mode with MSELoss, its mean, and back. masks: by `<modality>_dropout`."""
+def seen(settings: Mapping[str, Any], weights: Arrays, inputs: Arrays, label: Array, masks: Arrays
+         ) -> tuple[Array, Array, float, dict[str, Array]]:
+    """One batch in evaluation, then in train mode with MSELoss, its mean, and back: outputs (B, O) of both, the loss
+    and its gradients. masks: by `<modality>_dropout`.
+    """
     network = loaded(settings, weights)
     drop = tensors_of({name.removesuffix("_dropout"): mask for name, mask in masks.items()})
     output = network.train()(tensors_of(inputs), drop)
     loss = nn.MSELoss()(output, torch.from_numpy(label))
     loss.backward()
     gradients = {name: value.grad.numpy() for name, value in network.named_parameters()}
-    return Seen(outputs(settings, weights, inputs), output.detach().numpy(), loss.item(), apart(gradients))
+    return outputs(settings, weights, inputs), output.detach().numpy(), loss.item(), apart(gradients)
 
 
 def outputs(settings: Mapping[str, Any], weights: Arrays, inputs: Arrays) -> Array:
@@ -190,10 +172,12 @@ def outputs(settings: Mapping[str, Any], weights: Arrays, inputs: Arrays) -> Arr
 
 
 def trained(settings: Mapping[str, Any], weights: Arrays, splits: Mapping[str, Arrays], orders: Sequence[Array],
-            batch: int, rate: float) -> History:
+            batch: int, rate: float) -> tuple[Array, Array, Array, int, Array]:
     """The course's training: Adam without decay, a cosine schedule per step, the epoch of the highest Corr.
 
-    orders: of the training rows, an epoch each. The rows of a split are inputs and their `label`.
+    Gives the loss of every step (S,), the loss and the Corr of the validation rows after every epoch (E,), the best
+    epoch, from 1, and outputs (N, O) for test rows with its weights. orders: of the training rows, an epoch each. The
+    rows of a split are inputs and their `label`.
     """
     network = loaded(settings, weights)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
@@ -221,4 +205,4 @@ def trained(settings: Mapping[str, Any], weights: Arrays, splits: Mapping[str, A
                 best, kept = corr, (epoch + 1, network(rows["test"], {}).numpy())
     assert kept is not None
     valid, corrs = np.transpose(epochs)
-    return History(np.array(losses), valid, corrs, *kept)
+    return np.array(losses), valid, corrs, *kept
