@@ -185,7 +185,7 @@ def statistics_in_adam() -> Replacements:
 
 def float_constants() -> Replacements:
     """Python floats beside float64 tensors."""
-    return [(blocks, "constant", lambda value, dtype: value)]
+    return [(normalisation, "constant", lambda value, dtype: value)]
 
 
 def writing_to_views() -> Replacements:
