@@ -26,7 +26,7 @@ from core.studies.journal import AGAIN, check_study, naming_the_fault
 from core.studies.search_space import Space, default_setting
 from core.studies.search_worker import Task, base_config, open_storage, release_lost, train_setting
 from core.studies.tables.statistics import interval
-from core.training.selection import Selection, for_selection, selection_of
+from core.training.selection import Selection, for_selection, rank, selection_of
 
 FIRST_SEED = 10**9  # the search's own seed is added, as it is for trials: no search has so many of them
 
@@ -83,14 +83,10 @@ class Outcome:
         """How many settings the default one was up against."""
         return sum(one is not self.default and one.mean is not None for one in self.settings)
 
-    @property
-    def extreme(self) -> str:
-        return "lowest" if self.sought.direction == "min" else "highest"
-
     def verdict(self) -> str:
         """Whether the chosen setting can be told from the default one, in a sentence."""
         if self.chosen is self.default:
-            return f"the default setting has the {self.extreme} mean: nothing that was found is better"
+            return f"the default setting has the {self.sought.end} mean: nothing that was found is better"
         if self.default.mean is None:
             return "the default setting has no mean to compare with"
         assert self.chosen.mean is not None
@@ -258,8 +254,7 @@ def print_outcome(outcome: Outcome, title: str) -> None:
     seeds = (f"seed {place + 1}" for place in range(len(outcome.seeds)))
     for name in ("trial", f"its {outcome.sought.metric}", "mean", "std", *seeds):
         table.add_column(name, justify="left" if name == "trial" else "right")
-    sign = 1 if outcome.sought.direction == "min" else -1
-    for one in sorted(outcome.settings, key=lambda one: float("inf") if one.mean is None else sign * one.mean):
+    for one in sorted(outcome.settings, key=lambda one: rank(one.mean, outcome.sought.direction)):
         value, found = one.setting.value, one.setting.trial is not None
         name = (str(one.setting.trial) if found else "") + (" default" if one is outcome.default else "")
         table.add_row(name.strip() + (" *" if one is outcome.chosen else ""), "" if value is None else f"{value:.5f}",
@@ -275,7 +270,7 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     return [
         f"Confirmed: {_count(outcome.settings)}, each with {len(seeds)} new seeds ({seeds[0]} to "
         f"{seeds[-1]}) and no pruning" + (f"; {out} left out because a run diverged" if out else "")
-        + f"; chosen by the {outcome.extreme} mean {outcome.sought.title}.",
+        + f"; chosen by the {outcome.sought.end} mean {outcome.sought.title}.",
         f"Chosen: {outcome.chosen.setting.name}, {chosen} (mean, standard deviation); default: {default}.",
         f"Verdict: {outcome.verdict()}.",
     ]

@@ -25,7 +25,7 @@ from core.studies.search_space import drawn, search_space
 from core.training.prepare import prepare
 from core.training.progress import Progress
 from core.training.run_folder import Row
-from core.training.selection import Selection, for_selection, selection_of
+from core.training.selection import Selection, for_selection, rank, selection_of
 from core.training.trainer import Report, Trainer
 
 STARTUP_TRIALS = 20  # drawn at random before TPE takes over
@@ -56,7 +56,7 @@ class Task:
 
     def rank(self, value: float | None) -> float:
         """The lower, the better; None, of a run that diverged, comes last."""
-        return float("inf") if value is None else value if self.direction == "min" else -value
+        return rank(value, self.direction)
 
 
 def open_storage(place: str) -> BaseStorage:

@@ -40,6 +40,11 @@ class SelectionSplits(Mapping[str, Split]):
         return len(self._splits)
 
 
+def rank(value: float | None, direction: Literal["min", "max"]) -> float:
+    """The lower, the better; None, which is no value, comes last."""
+    return float("inf") if value is None else value if direction == "min" else -value
+
+
 @dataclass(frozen=True)
 class Selection:
     """What chooses the best epoch: the validation loss, or a metric of the validation rows, lowest or highest.
@@ -62,9 +67,14 @@ class Selection:
         return f"validation {self.metric}"
 
     @property
+    def end(self) -> str:
+        """Which values are the best: `lowest` or `highest`."""
+        return "lowest" if self.direction == "min" else "highest"
+
+    @property
     def extreme(self) -> str:
         """`lowest validation loss`."""
-        return f"{'lowest' if self.direction == 'min' else 'highest'} {self.title}"
+        return f"{self.end} {self.title}"
 
     def noted(self, output: Array, label: Array) -> Row:
         """What an epoch's row holds beside its losses: the metric, where one selects."""
