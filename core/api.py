@@ -21,7 +21,8 @@ from core.data import Dataset
 from core.data.ranges import outside
 from core.data.unlabelled import read_unlabelled
 from core.models.graph import Graph
-from core.runtime.backend import open_session
+from core.models.precision import Observed
+from core.runtime.backend import check_device, open_session
 from core.runtime.start import start_run
 from core.training.checkpoint import Checkpoint
 from core.training.losses import loss_of
@@ -35,20 +36,26 @@ from core.training.trainer import Report, Trainer, full_state
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A checkpoint on a split: its outputs (N, O), its metrics, and the data that it was held against."""
+    """A checkpoint on a split: its outputs (N, O), its metrics, the data that it was held against, where and in what it
+    was computed.
+    """
 
     dataset: Dataset
     output: Array
     metrics: dict[str, Value]
+    computed: Observed
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Outputs (N, O) for the rows of a file, what these were, and per input how much of it was cleaned."""
+    """Outputs (N, O) for the rows of a file, what these were, per input how much of it was cleaned, where and in what
+    they were computed.
+    """
 
     output: Array
     arrays: Mapping[str, Array]
     cleaned: Mapping[str, Mapping[str, int]]
+    computed: Observed
 
 
 def train(backend: str, config: Config, folder: Path | None = None, resume: bool = False,
@@ -70,13 +77,14 @@ def train(backend: str, config: Config, folder: Path | None = None, resume: bool
 
 def evaluate(backend: str, checkpoint: Checkpoint, config: Config, split: str = "test") -> Evaluation:
     """The metrics of `checkpoint` on a split of the data of `config`. Raises UserError where they don't fit."""
+    check_device(backend, config)
     dataset, graph = prepare(config)
     session = _open(backend, checkpoint, config, graph)
     arrays = dataset.splits[split].arrays
     session.load_data(split, arrays)
     output, label = session.predict(split), arrays["label"]
     return Evaluation(dataset, output, {"loss": loss_of(config).shown(output, label),
-                                        **all_metrics(dataset.task, output, label)})
+                                        **all_metrics(dataset.task, output, label)}, session.observed())
 
 
 def infer(backend: str, checkpoint: Checkpoint, config: Config, path: Path) -> Prediction:
@@ -84,13 +92,14 @@ def infer(backend: str, checkpoint: Checkpoint, config: Config, path: Path) -> P
 
     Raises RunFailed naming the first row without a finite prediction, and its furthest value where that is known.
     """
+    check_device(backend, config)
     arrays, cleaned = read_unlabelled(path, checkpoint.inputs, config.max_len, config.known.padding)
     inputs = [replace(one, shape=arrays[one.name].shape[1:]) for one in checkpoint.inputs]  # steps as they are here
     session = _open(backend, checkpoint, config, build_graph(config, inputs))
     session.load_data("input", arrays)
     output = session.predict("input")
     _refuse_broken(path, arrays, output, checkpoint)
-    return Prediction(output, arrays, cleaned)
+    return Prediction(output, arrays, cleaned, session.observed())
 
 
 def export(backend: str, checkpoint: Checkpoint, config: Config, path: Path) -> list[Path]:

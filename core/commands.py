@@ -19,7 +19,7 @@ from core.console import print_beyond, print_cleaning, print_epoch, print_findin
 from core.data.sequences import pooled_note
 from core.runtime.backend import missing_reason
 from core.training.checkpoint import Checkpoint, load_checkpoint
-from core.training.run_folder import newest_run, write_predictions
+from core.training.run_folder import Row, newest_run, write_predictions
 from core.training.trainer import Trainer, refuse_changes
 
 Given = dict[str, Any]
@@ -52,14 +52,27 @@ def _train_parser(prog: str) -> Parser:
 
 def train(backend: str, given: Given) -> None:
     """Train, or continue a run."""
-    config, path = _start(backend, given)
+    follow(backend, *_start(backend, given), "resume" in given)
+
+
+def follow(backend: str, config: Config, path: Path | None = None, resume: bool = False,
+           heard: Callable[[Trainer, Row], object] = lambda trainer, row: None) -> tuple[Trainer, dict[str, Any]]:
+    """Train as core.api.train does, and print what happens. `heard` gets every epoch.
+
+    Returns the trainer, for its data and its timing, and what metrics.json holds.
+    """
     began: list[Trainer] = []
 
     def started(trainer: Trainer) -> None:
         began.append(trainer)
-        print_header(backend, config, trainer.dataset, trainer.graph, trainer.run_folder.path, trainer.progress.epoch)
+        print_header(backend, config, trainer.dataset, trainer.graph, trainer.run_folder.path, trainer.progress.epoch,
+                     trainer.session.observed())
         print_cleaning(trainer.dataset)
         print_findings(trainer.dataset)
+
+    def report(row: Row) -> None:
+        print_epoch(row)
+        heard(began[0], row)
 
     def way_on() -> str:
         if not began:
@@ -69,11 +82,13 @@ def train(backend: str, given: Given) -> None:
                 f"python -m backends.{backend}.train --resume {place}")
 
     with resumable(way_on):
-        metrics = api.train(backend, config, path, "resume" in given, started, print_epoch)
+        metrics = api.train(backend, config, path, resume, started, report)
         dataset = began[0].dataset
         print_metrics(metrics["test"], f"{dataset.title} test, {backend}, best of {metrics['epochs']} epochs: "
                                        f"{metrics['best_epoch']}", dataset.notes)
+        say(f"computed: {began[0].session.observed()}")
         say(f"run folder: {began[0].run_folder.path}")
+        return began[0], metrics
 
 
 def _start(backend: str, given: Given) -> tuple[Config, Path | None]:
@@ -121,11 +136,12 @@ def evaluate(backend: str, given: Given) -> None:
     print_cleaning(dataset)
     print_beyond(split.inputs, found.output, checkpoint)
     print_metrics(found.metrics, f"{dataset.title} {name}, {backend}, checkpoint: {checkpoint.backend}", dataset.notes)
+    say(f"computed: {found.computed}")
     if "output" in given:
         stem = _stem(given["output"])
         write_json(stem.with_name(stem.name + ".json"),
                    {"data": dataset.title, "synthetic": dataset.synthetic, "split": name, "backend": backend,
-                    "checkpoint": given["checkpoint"], "metrics": found.metrics})
+                    "computed": str(found.computed), "checkpoint": given["checkpoint"], "metrics": found.metrics})
         write_predictions(stem, found.output, split.arrays["label"], dataset.task)
 
 
@@ -157,6 +173,7 @@ def infer(backend: str, given: Given) -> None:
     print_beyond(found.arrays, found.output, checkpoint)
     for note in pooled_note(checkpoint.inputs):
         say(f"note: {note}")
+    say(f"computed: {found.computed}")
     say(f"wrote {files[0]} and {files[1]}: {len(found.output)} rows")
 
 

@@ -17,6 +17,7 @@ from core.data.findings import findings_among
 from core.data.published import beyond_label
 from core.data.ranges import NO_RANGES, outside
 from core.models.graph import Graph
+from core.models.precision import Observed
 from core.training.checkpoint import Checkpoint
 from core.training.metrics import Value
 
@@ -32,12 +33,13 @@ class PlainConsole(Console):
 console = PlainConsole(highlight=False, soft_wrap=True)
 
 
-def print_header(backend: str, config: Config, dataset: Dataset, graph: Graph, path: Path, epoch: int) -> None:
+def print_header(backend: str, config: Config, dataset: Dataset, graph: Graph, path: Path, epoch: int,
+                 observed: Observed) -> None:
     """What runs, on what, from where."""
     rows = ", ".join(f"{name} {split.rows}" for name, split in dataset.splits.items())
     widths = ", ".join(f"{one.name} {'x'.join(map(str, one.shape))}" for one in dataset.inputs)
-    console.print(f"{graph.model.upper()} on {dataset.title} ({rows}; {widths}) in {backend}, {config.device}, "
-                  f"{config.precision}, {graph.parameter_count} parameters, seed {config.seed}")
+    console.print(f"{graph.model.upper()} on {dataset.title} ({rows}; {widths}) in {backend}, {observed}, "
+                  f"{graph.parameter_count} parameters, seed {config.seed}")
     console.print(f"run folder: {path}" + (f", going on after epoch {epoch}" if epoch else ""))
 
 

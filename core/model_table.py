@@ -46,6 +46,7 @@ def show(config: Config, graph: Graph) -> None:
                   title=f"{graph.model.upper()} on {config.dataset}: {MODELS[graph.model].about}")
     table.add_column("scalars", justify="right")
     table.add_column("group")
+    table.add_column("half from")
     for column in table.columns:
         column.no_wrap = True
     for one in graph.inputs:
@@ -57,7 +58,8 @@ def show(config: Config, graph: Graph) -> None:
         table.add_row(node.name, _kind(node), _lines(called[place] for place in node.inputs),
                       _shape(node.output.shape) + (f" {OUTPUT}" if node is graph.nodes[-1] else ""),
                       _lines(f"{node.local(p.name)} {_shape(p.shape)}" for p in node.parameters),
-                      _lines(str(_count([p])) for p in node.parameters), _lines(p.group for p in node.parameters))
+                      _lines(str(_count([p])) for p in node.parameters), _lines(p.group for p in node.parameters),
+                      node.half)
     width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
     PlainConsole(highlight=False, soft_wrap=True, width=width).print(table)
     for line in totals(graph):

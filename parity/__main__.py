@@ -29,7 +29,7 @@ from core.training.state import check_weights, initial_state
 from core.training.trainer import full_state
 from parity.board import DIFFERS, Board
 from parity.ground import DECAY, Ground
-from parity.ladder import RUNGS, Rung, climb, subject
+from parity.ladder import MIXED, PLAIN, RUNGS, Rung, climb, subject
 from parity.report import write_report
 from parity.runs import Record, Runs, judge_all
 
@@ -44,7 +44,8 @@ def parser() -> Parser:
     made.add_argument("--backends", metavar="NAMES", help="two or more of torch,mindspore,paddle [every installed one]")
     made.add_argument("--precision", metavar="NAME", help="float64 or float32 alone, in rungs and runs; a checkpoint's "
                                                           "own is climbed in any case [both]")
-    made.add_argument("--rungs", metavar="NAMES", help=f"comma-separated, of: {', '.join([*RUNGS, 'run'])} [all]")
+    made.add_argument("--rungs", metavar="NAMES", help=f"comma-separated, of: {', '.join([*PLAIN, 'run'])}; of "
+                                                          f"mixed precision: {', '.join([*MIXED, 'run'])} [all]")
     made.add_argument("--checkpoint", metavar="FILE", help="begin from this checkpoint's configuration and weights")
     made.add_argument("--nudges", metavar="N", help="per backend, runs with one weight moved by one unit "
                                                   "in the last place [3]")
@@ -56,14 +57,16 @@ def main() -> None:
     """Run the comparison that the command line asks for. Raises RunFailed when backends differ."""
     given = parser().parse(sys.argv[1:])
     backends = _names(given, "backends", list(BACKENDS), [b for b in BACKENDS if not missing_reason(b)])
-    rungs = _names(given, "rungs", [*RUNGS, "run"], [*RUNGS, "run"])
     if len(backends) < 2:
         raise UserError(f"--backends {','.join(backends)}: expected two or more; install another framework or name two")
     for name in backends:
         if reason := missing_reason(name):
             raise UserError(reason)
-    nudges = read_count(given.get("nudges", "3"), "nudges", least=int("run" in rungs))
+    _names(given, "rungs", [*RUNGS, "run"], [])
     dataset, grounds = _start(given)
+    possible = PLAIN if next(iter(grounds.values())).config.amp_level == "O0" else MIXED
+    rungs = _names(given, "rungs", [*possible, "run"], [*possible, "run"])
+    nudges = read_count(given.get("nudges", "3"), "nudges", least=int("run" in rungs))
     say(f"{dataset.title}: {', '.join(backends)} in {' and '.join(grounds)}")
     for note in dataset.notes:
         say(f"note: {note}")
@@ -112,8 +115,12 @@ def _start(given: dict[str, Any]) -> tuple[Dataset, dict[str, Ground]]:
     values, origin = read_values(given)
     checkpoint = load_checkpoint(Path(given["checkpoint"])) if "checkpoint" in given else None
     precisions = [values["precision"]] if "precision" in values else PRECISIONS
+    if values.get("amp_level", "O0") != "O0":
+        precisions = ["float32"]
     if checkpoint:
         values = to_values(changed(checkpoint.config, values))
+        if values["amp_level"] != "O0":
+            precisions = ["float32"]
         if checkpoint.config.precision not in precisions:
             precisions = [*precisions, checkpoint.config.precision]
     configs = {name: make_config({**values, "precision": name}, origin) for name in precisions}
@@ -125,13 +132,14 @@ def _start(given: dict[str, Any]) -> tuple[Dataset, dict[str, Ground]]:
             check_weights(graph, checkpoint.state.weights, given["checkpoint"])
         state = full_state(checkpoint, graph, config) if checkpoint else initial_state(graph, config.seed, precision)
         train, valid = (dataset.splits[name].arrays for name in ("train", "valid"))
-        grounds[precision] = Ground(graph, config, state, train, valid)
+        ground = Ground(graph, config, state, train, valid)
+        grounds[ground.label] = ground
     return dataset, grounds
 
 
 def _climb(workers: Mapping[str, Worker], rungs: list[str], ground: Ground, board: Board) -> list[Rung]:
     """Every rung in one precision. Sessions replace those of the precision before."""
-    values, precision = to_values(ground.config), ground.config.precision
+    values, precision = to_values(ground.config), ground.label
     subjects = [subject(name, worker.open("ladder", values, ground.graph.inputs),
                         worker.open("ladder decay", {**values, "weight_decay": DECAY}, ground.graph.inputs), ground)
                 for name, worker in workers.items()] if rungs else []
@@ -148,7 +156,7 @@ def _climb(workers: Mapping[str, Worker], rungs: list[str], ground: Ground, boar
 
 def _run(workers: Mapping[str, Worker], ground: Ground, nudges: int, board: Board) -> Runs:
     """Whole runs in one precision: one per backend, and several with one weight nudged."""
-    values, precision = _absolute(ground.config), ground.config.precision
+    values, precision = _absolute(ground.config), ground.label
     trained = [p.name for p in ground.graph.trainable if p.init in ("normal", "uniform")]
     nudged = [trained[i * len(trained) // nudges] for i in range(min(nudges, len(trained)))]
 
@@ -164,12 +172,14 @@ def _run(workers: Mapping[str, Worker], ground: Ground, nudges: int, board: Boar
     records = [whole(name, None, "run") for name in workers]
     floors = [whole(name, weight, f"nudge {i + 1}/{len(nudged)}")
               for name in workers for i, weight in enumerate(nudged)]
-    runs = judge_all(records, floors, precision)
+    mixed = ground.config.amp_level != "O0"
+    runs = judge_all(records, floors, "half" if mixed else precision, precision)
     board.put(runs.records[0].backend, precision, "run", "others are held to it")
     for verdict in runs.verdicts:
         board.put(verdict.backend, precision, "run", DIFFERS if verdict.problems else
-                  f"{verdict.worst_ratio:.1f} x floor, "
-                  + (f"calm until epoch {verdict.left_at}" if verdict.left_at else "calm to the end"))
+                  f"{verdict.worst_ratio:.1f} x floor"
+                  + ("" if mixed else f", calm until epoch {verdict.left_at}" if verdict.left_at
+                     else ", calm to the end"))
     return runs
 
 

@@ -34,6 +34,12 @@ class Ground:
     train: Tensors
     valid: Tensors
 
+    @property
+    def label(self) -> str:
+        """`float64`, `float32`, or `O2 bfloat16`."""
+        mixed = self.config.amp_level != "O0"
+        return f"{self.config.amp_level} {self.config.amp_dtype}" if mixed else self.config.precision
+
     @cached_property
     def plan(self) -> EpochPlan:
         """The first epoch."""

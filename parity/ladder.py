@@ -16,6 +16,7 @@ from core.common.rounding import Sized, rounded
 from core.training.session import Session
 from core.training.state import State
 from parity import rules
+from parity.borders import blocks_in_half, gradients_in_half
 from parity.bounds import DRIFT, FORWARD, GRADIENT, STATISTICS, STEP
 from parity.compare import Gap, blamed, consensus, gap
 from parity.ground import Ground, Tensors
@@ -212,6 +213,22 @@ def _step(session: Session, ground: Ground) -> Gaps:
     return {**_held(got, want), **others}
 
 
+@looking
+def borders(one: Subject) -> Gaps:
+    """Mixed precision: every block in evaluation and in train mode, and that what is in half is numbers of half."""
+    ground, bound = one.ground, FORWARD[one.ground.config.precision]
+    gaps: Gaps = {}
+    for mode, train in (("evaluation", False), ("training", True)):
+        seen = one.session.forward(ground.batch, train)
+        want = blocks_in_half(ground.graph, ground.config, ground.state.weights, ground.batch, seen, train, bound)
+        gaps.update({f"{mode} {name}": found for name, found in _held(seen, want).items()})
+    slopes = one.session.gradients(ground.batch)[1]
+    want = gradients_in_half(ground.graph, ground.config, slopes, ground.state.loss_scale)
+    gaps.update({f"gradient {name}": found for name, found in
+                 _held({name: slopes[name] for name in want}, want).items()})
+    return gaps
+
+
 def statistics(one: Subject) -> Gaps:
     """BatchNorm's running statistics after an epoch with the last, smaller batch."""
     weights = one.epoch[1]
@@ -248,7 +265,10 @@ RUNGS: dict[str, tuple[Judged, dict[str, float]]] = {
     "gradients": (by_oracle(gradients), GRADIENT), "train mode": (by_oracle(train_mode), FORWARD),
     "adam": (by_oracle(adam), STEP), "decay": (by_oracle(decay), STEP),
     "statistics": (by_oracle(statistics), STATISTICS), "drift": (by_majority(drift), DRIFT),
+    "borders": (by_oracle(borders), FORWARD),
 }
+MIXED = ("sets", "init", "borders", "adam", "decay", "statistics")  # what mixed precision is held to
+PLAIN = tuple(name for name in RUNGS if name != "borders")  # what all else is
 VOTED = ("drift",)  # without an oracle: only a majority can name the one that is wrong
 
 
@@ -262,10 +282,10 @@ def climb(name: str, subjects: Sequence[Subject]) -> list[Rung]:
     found = judged(subjects)
     for one in subjects:
         one.session.load_state(ground.state)
-    rungs = [Rung(name, one.backend, precision, tolerances[precision], gaps, (one.backend,))
+    rungs = [Rung(name, one.backend, ground.label, tolerances[precision], gaps, (one.backend,))
              for one, gaps in zip(subjects, found, strict=True)]
     agree = [rung for rung in rungs if not rung.first_difference]
     if name in VOTED and 2 * len(agree) <= len(rungs):
         everyone = tuple(one.backend for one in subjects)
-        rungs = [Rung(r.name, r.backend, precision, r.tolerance, r.gaps, everyone) for r in rungs]
+        rungs = [Rung(r.name, r.backend, r.precision, r.tolerance, r.gaps, everyone) for r in rungs]
     return rungs

@@ -11,6 +11,7 @@ import numpy as np
 
 from core.common.arrays import F64, Array
 from core.common.constants import ADAM_EPS
+from core.common.half import HalfType, half_unit
 from core.config import make_config
 from core.data.specs import Reduction
 from core.models.graph import Graph
@@ -64,11 +65,12 @@ class Recorder:
         return getattr(self.session, name)
 
 
-def nudge(state: State, name: str) -> State:
-    """The state with the first non-zero element of one weight moved up by one unit in the last place."""
+def nudge(state: State, name: str, half: HalfType | None = None) -> State:
+    """The state with the first non-zero element of one weight moved up by one unit in the last place, of half's too."""
     moved = state.weights[name].copy()
     where = np.unravel_index(int(np.flatnonzero(moved)[0]), moved.shape)
-    moved[where] = np.nextafter(moved[where], np.array(np.inf, moved.dtype))
+    moved[where] = (np.nextafter(moved[where], np.array(np.inf, moved.dtype)) if half is None
+                    else moved[where] + half_unit(moved[where], half))
     return replace(state, weights={**state.weights, name: moved})
 
 
@@ -81,7 +83,8 @@ def whole_run(backend: str, values: Values, nudged: str | None = None) -> Record
         trainer = Trainer(session, graph, config, dataset, RunFolder(Path(scratch), config), backend)
         trainer.load()
         if nudged:
-            session.load_state(nudge(session.state(), nudged))
+            half = config.amp_dtype if config.amp_level != "O0" else None
+            session.load_state(nudge(session.state(), nudged, half))
         metrics = trainer.run(lambda row: tell((row["epoch"], config.epochs)))
         history = trainer.progress.history
         train, valid = (np.array([row[key] for row in history]) for key in ("train_loss", "valid_loss"))
@@ -159,8 +162,10 @@ class Runs:
     verdicts: list[Verdict]
 
 
-CALM = {"float64": 1e-8, "float32": 1e-4}  # while a run differs from itself by less, all runs must agree
-AGREE = {"float64": 1e-7, "float32": 1e-3}
+# While a run differs from itself by less, all runs must agree. In half one rounding that falls the other way is already
+# what a nudge is: there the floor decides from the first step on, of every step too, and of the predictions at the end.
+CALM = {"float64": 1e-8, "float32": 1e-4, "half": 0.0}
+AGREE = {"float64": 1e-7, "float32": 1e-3, "half": 0.0}
 FACTOR = 10  # frameworks may differ by this many times what one differs from itself
 
 
@@ -178,11 +183,14 @@ def pair_floor(base: Record, other: Record, nudges: list[Record], key: str, leng
 
 
 def judge(base: Record, other: Record, nudges: list[Record], precision: str) -> Verdict:
-    """Hold `other` against `base`: (a) equal while calm, (b) within the floor, (c) the same end if all calm."""
+    """Hold `other` against `base`: (a) equal while calm, (b) within the floor, (c) the same end if all calm.
+
+    precision: `half` for mixed precision.
+    """
     problems = []
     worst_ratio = calm_worst = 0.0
     left_at: int | None = None
-    for key in ("train", "valid"):
+    for key in ("train", "valid", *(("steps",) if precision == "half" else ())):
         difference = relative(getattr(other, key), getattr(base, key))
         floor = pair_floor(base, other, nudges, key, len(difference))
         wild = np.flatnonzero(floor >= CALM[precision])
@@ -196,8 +204,15 @@ def judge(base: Record, other: Record, nudges: list[Record], precision: str) -> 
             problems.append(f"{key} loss of epoch {epoch + 1} differs by {difference[epoch]:.1e}, allowed while "
                             f"the run is calm {AGREE[precision]}")
         for epoch in np.flatnonzero(ratio > FACTOR)[:1]:
-            problems.append(f"{key} loss of epoch {epoch + 1} differs by {difference[epoch]:.1e}, {ratio[epoch]:.0f} "
+            place = f"{key} loss of epoch" if key != "steps" else "loss of step"
+            problems.append(f"{place} {epoch + 1} differs by {difference[epoch]:.1e}, {ratio[epoch]:.0f} "
                             f"times the chaos floor, allowed {FACTOR} times")
+    if precision == "half":
+        off, floor_of_end = end_gap(base, other), max(end_gap(record, nudged) for record in (base, other)
+                                                      for nudged in nudges if nudged.backend == record.backend)
+        if not off <= FACTOR * floor_of_end:
+            problems.append(f"predictions differ by {off:.1e} of the largest, {off / floor_of_end:.0f} times the chaos "
+                            f"floor, allowed {FACTOR} times")
     alike = (base.best_epoch == other.best_epoch and base.stop_epoch == other.stop_epoch
              and bool(gap(other.predictions, base.predictions).relative <= 1e-5))
     same_end = alike and printed(base.metrics) == printed(other.metrics)
@@ -209,8 +224,16 @@ def judge(base: Record, other: Record, nudges: list[Record], precision: str) -> 
                    (other.backend,))
 
 
-def judge_all(records: Sequence[Record], nudges: list[Record], precision: str) -> Runs:
-    """Hold all runs to the one that most others agree with, the first of such. Without a majority nobody is named."""
+def end_gap(one: Record, other: Record) -> float:
+    """The largest difference of the predictions at the end, relative to the largest of them."""
+    return gap(other.predictions, one.predictions).relative
+
+
+def judge_all(records: Sequence[Record], nudges: list[Record], precision: str, label: str) -> Runs:
+    """Hold all runs to the one that most others agree with, the first of such. Without a majority nobody is named.
+
+    label: what the report calls the precision.
+    """
     agree = [sum(not judge(base, other, nudges, precision).problems for other in records) for base in records]
     place = agree.index(max(agree))
     base, rest = records[place], [record for record in records if record is not records[place]]
@@ -218,7 +241,7 @@ def judge_all(records: Sequence[Record], nudges: list[Record], precision: str) -
     if 2 * agree[place] <= len(records):
         everyone = tuple(record.backend for record in records)
         verdicts = [replace(verdict, accused=everyone) for verdict in verdicts]
-    return Runs(precision, [base, *rest], nudges, verdicts)
+    return Runs(label, [base, *rest], nudges, verdicts)
 
 
 def printed(metrics: dict[str, Any]) -> dict[str, str]:

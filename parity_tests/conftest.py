@@ -52,6 +52,7 @@ CASES: dict[str, dict[str, Any]] = {
         "cross attention": {**HEADS, "fusion": "cross_attention", "apply_dropout": True},
     }.items()},
 }
+Values = tuple[tuple[str, Any], ...]
 SIZES = {"audio": 7, "video": 4, "text": 6, "steps": 5}
 ALIGNED = {"vision": 5, "text": 6, "audio": 4}
 ROWS = 21  # batches of 8 leave a ragged last one of 5
@@ -65,9 +66,9 @@ def inputs_of_case(config: Config) -> tuple[InputSpec, ...]:
 
 
 @cache
-def ground(precision: str, case: str, rows: int = ROWS, state: str = "initial") -> Ground:
-    """What every backend is held to, made once. `rows`: of a batch, and of the validation split."""
-    config = make_config({**CASES[case], "precision": precision, "batch_size": rows})
+def ground(precision: str, case: str, rows: int = ROWS, state: str = "initial", values: Values = ()) -> Ground:
+    """What every backend is held to, made once. `rows`: of a batch, and of the validation split; values: more keys."""
+    config = make_config({**CASES[case], "precision": precision, "batch_size": rows, **dict(values)})
     graph = build_graph(config, inputs_of_case(config))
     train = make_arrays(graph, precision)
     valid = {name: np.concatenate([value] * (1 + rows // ROWS))[:rows] for name, value in train.items()}
@@ -85,11 +86,12 @@ class Lab:
     session: RemoteSession
     state: State
     arrays: dict[str, Array]
+    values: Values = ()
 
     def subject(self, rows: int = ROWS, state: str = "initial") -> ladder.Subject:
         """On common ground, from the state of that name, with DECAY configured."""
         return ladder.subject(self.backend, self.session, self.session,
-                              ground(self.config.precision, self.case, rows, state))
+                              ground(self.config.precision, self.case, rows, state, self.values))
 
     def batch(self, rows: slice, epoch: int = 0) -> Batch:
         """Rows in row order, with the dropout masks of that epoch."""
@@ -150,21 +152,26 @@ def workers() -> Iterator[dict[str, Worker]]:
 
 @pytest.fixture(scope="session")
 def open_lab(workers: dict[str, Worker]) -> Any:
-    """open_lab(backend, precision, case) -> Lab with initial state and data; `role` keeps two of them apart."""
+    """open_lab(backend, precision, case) -> Lab with initial state and data; `role` keeps two of them apart, `values`
+    are more keys.
+    """
 
-    def open_one(backend: str, precision: str, case: str, role: str = "subject") -> Lab:
+    def open_one(backend: str, precision: str, case: str, role: str = "subject",
+                 values: Mapping[str, Any] | None = None) -> Lab:
         reason = missing_reason(backend)
         if reason:
             pytest.skip(reason)
         if backend not in workers:
             workers[backend] = Worker(backend)
-        common = ground(precision, case)
-        session = workers[backend].open(f"{role} {precision} {case}", {**CASES[case], "precision": precision},
-                                        common.graph.inputs)
+        more = tuple((values or {}).items())
+        common = ground(precision, case, values=more)
+        session = workers[backend].open(f"{role} {precision} {case} {more}",
+                                        {**CASES[case], "precision": precision, **dict(more)}, common.graph.inputs)
         session.load_state(common.state)
         for split in ("train", "valid"):
             session.load_data(split, common.train)
-        return Lab(backend, case, common.config, common.graph, session, common.state, dict(common.train))
+        return Lab(backend, case, common.config, common.graph, session, common.state, dict(common.train),
+                   more)
 
     return open_one
 

@@ -19,10 +19,7 @@ from parity.compare import assert_same, gap
 from parity_tests import test_rungs as rungs
 from parity_tests.conftest import ROWS, Lab
 from parity_tests.divergences import Altered, fails, installed
-from tests import test_data_readers, test_precision
-from tests.test_precision import older_cpu
-
-__all__ = ["older_cpu"]
+from tests import test_data_readers
 
 Uncorrected = Callable[..., AbstractContextManager[Lab]]
 Written = Callable[[float], None]
@@ -132,11 +129,5 @@ def test_torch_threads(open_lab: Any, workers: dict[str, Worker], written: Writt
 
 def test_torch_float16_on_the_cpu(open_lab: Any, workers: dict[str, Worker]) -> None:
     open_lab("torch", "float32", "three")
-    with installed(workers["torch"], "float16_autocast"):
-        fails(test_precision.test_o1_trains_close_to_float32_at_any_scale, workers["torch"], 1.0, match="LSTM|Half")
-
-
-def test_torch_bfloat16_on_the_cpu(older_cpu: Worker) -> None:
-    """On a CPU without AVX-512."""
-    with installed(older_cpu, "nothing_refused"):
-        fails(test_precision.test_o1_is_refused_where_the_lstm_has_no_bfloat16, older_cpu, match="LSTM")
+    with installed(workers["torch"], "autocast"):
+        fails(rungs.test_borders, open_lab, "torch", "three", "O1", "float16", match="LSTM|Half")

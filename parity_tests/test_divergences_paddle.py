@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.common.errors import UserError
 from core.runtime.worker import Worker
 from parity_tests import test_layer_norm
 from parity_tests import test_rungs as rungs
 from parity_tests.conftest import ROWS, Lab
 from parity_tests.divergences import Altered, differs, fails, installed
+from tests import test_precision
 
 Uncorrected = Callable[..., AbstractContextManager[Lab]]
 Written = Callable[[float], None]
@@ -105,20 +105,16 @@ def test_lstm_aliases(worker: Worker, lab: Lab) -> None:
     fails(rungs.test_init, replace(lab, session=session), "initial", match=r"text_subnet.rnn.0.cell.\w+: is unexpected")
 
 
-def test_autocast_on_the_cpu(worker: Worker, lab: Lab) -> None:
+def test_autocast_on_the_cpu(open_lab: Any, worker: Worker) -> None:
     assert worker.run(f"{DEFAULTS}:autocast_dtype") == "float32"
+    with installed(worker, "autocast"):
+        fails(rungs.test_borders, open_lab, "paddle", "three", "O1", "bfloat16", match="audio_subnet.linear_1")
 
-    def check() -> None:
-        try:
-            worker.open("mixed", {"dataset": "iemocap", "amp_level": "O1"}, lab.graph.inputs)
-        except UserError as error:
-            assert "Paddle's CPU kernels ignore mixed precision" in str(error)
-        else:
-            raise AssertionError("a float32 session was opened as a mixed one")
 
-    check()
-    with installed(worker, "nothing_refused"):
-        fails(check, match="opened as a mixed one")
+def test_cast_to_float16(worker: Worker) -> None:
+    with installed(worker, "own_cast"):
+        fails(test_precision.test_a_border_rounds_both_ways_as_numpy_does, worker, "float16", True,
+              match="Mismatched")
 
 
 def test_width_one_output(worker: Worker, open_lab: Any) -> None:

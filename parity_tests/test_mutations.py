@@ -5,7 +5,7 @@ import pytest
 
 from core.runtime.backend import BACKENDS, missing_reason
 from core.runtime.worker import Worker
-from parity.ladder import RUNGS
+from parity.ladder import PLAIN
 from parity_tests.mutations import FAULTS
 from parity_tests.mutations.climbing import accused, climbed
 
@@ -22,8 +22,8 @@ def all_workers(workers: dict[str, Worker]) -> dict[str, Worker]:
 
 
 def test_without_a_fault_nobody_is_accused(all_workers: dict[str, Worker], precision: str) -> None:
-    rungs = climbed(all_workers, precision, list(RUNGS))
-    assert len(rungs) == len(RUNGS) * len(all_workers)
+    rungs = climbed(all_workers, precision, list(PLAIN))
+    assert len(rungs) == len(PLAIN) * len(all_workers)
     assert accused(rungs) == {}, [rung.problem for rung in rungs if rung.problem]
 
 

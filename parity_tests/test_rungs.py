@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.runtime.backend import BACKENDS, missing_reason
-from parity.ladder import RUNGS, Rung, climb
+from parity.ladder import MIXED, RUNGS, Rung, climb
 from parity_tests.conftest import ROWS, Lab
 
 MANY = 1100  # evaluation runs in passes of 1024 rows: the seams must not show
@@ -83,6 +83,19 @@ def test_decay(lab: Lab) -> None:
 def test_statistics(lab: Lab, batch_size: int) -> None:
     """Batches of 8 end in one of 5 rows, batches of 4 in one of a single row."""
     hold(lab, "statistics", batch_size)
+
+
+@pytest.mark.parametrize(("level", "half"), [("O1", "float16"), ("O1", "bfloat16"), ("O2", "float16"),
+                                             ("O2", "bfloat16")])
+def test_borders(open_lab: Any, backend: str, case: str, level: str, half: str) -> None:
+    """And what else mixed precision is held to: Adam's steps in float32 are those of its own gradients."""
+    lab = open_lab(backend, "float32", case, values={"amp_level": level, "amp_dtype": half})
+    hold(lab, "borders")
+    if (level, half) == ("O2", "float16"):  # the rest doesn't depend on them
+        for rung in MIXED:
+            hold(lab, rung)
+        hold(lab, "init", state="anything")
+        hold(lab, "adam", state="after nine steps")
 
 
 @pytest.mark.parametrize("batch_size", [8, 4])

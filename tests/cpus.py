@@ -36,7 +36,7 @@ SHORT = (
     "tests/test_randomness.py::test_pinned_weights",
     "tests/test_data_synthetic.py::test_same_bytes_everywhere[pom]",
     "tests/test_oracle.py",
-    "tests/test_precision.py::test_o1_trains_close_to_float32_at_any_scale",
+    "tests/test_precision.py::test_an_overflow_skips_its_step_and_nothing_else",
     "parity_tests/test_rungs.py::test_forward",
     "parity_tests/test_rungs.py::test_gradients",
     "parity_tests/test_divergences_frameworks.py::test_torch_threads",

@@ -1,6 +1,8 @@
 """Running the commands as a user does, in a process of their own, on tiny data in the published schema."""
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pickle
@@ -23,6 +25,7 @@ from core.common.arrays import Array
 from core.common.signals import ENDING
 from core.data.published import POM_TRAITS
 from core.runtime.backend import missing_reason
+from core.runtime.worker import Worker
 
 ROOT = Path(__file__).resolve().parents[1]
 HANG = 900  # seconds, ten times what anything takes on a machine that is ten times too busy: a test that hangs ends
@@ -109,6 +112,20 @@ def run(folder: Path, backend: str, command: str, *flags: str, code: int = 0, **
     out, err = process.communicate(timeout=HANG)
     assert process.returncode == code, f"exit {process.returncode}, expected {code}\n{out}\n{err}"
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def in_worker(command: str, backend: str, flags: list[str]) -> tuple[int, str]:
+    """In a worker: the command's exit code, and all that it printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        return main(command, backend, flags), printed.getvalue()
+
+
+def run_in(worker: Worker, command: str, *flags: str, code: int = 0) -> str:
+    """What a command prints that runs in `worker`; it has to exit with `code`."""
+    found, printed = worker.run("tests.running:in_worker", command, worker.backend, list(flags))
+    assert found == code, printed
+    return str(printed)
 
 
 def train_flags(dataset: str, data: Path, output: Path, *flags: str) -> list[str]:

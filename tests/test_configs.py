@@ -48,6 +48,7 @@ angry              8  4  64   .3  .1  .15  .003  .0005   8  64 .001
 sad                8  4 128   0   0   0    .0005 .003    4  64 .002
 happy              4 16 128   .3  .1  .5   .003  .001    1 128 .002
 neutral           32  8  64   .2  .5  .2   .003  .0005  16  16 .002
+ascend/angry       8  4  64   .3  .1  .15  .003  .0005   8  64 .001
 ascend/sad         8  4 128   .3  0   0    .0005 .002    4 256 .002
 ascend/sad_readme  8  4 128   0   0   0    .0005 .003    4 256 .002
 ascend/happy       4 16 128   .3  .1  .5   .003  .001    1 256 .002
@@ -58,8 +59,9 @@ paddle/happy       4 16 128   .3  .1  .5   .001  .001    1 128 .002  2967694878
 paddle/neutral    32  8  64   .2  .5  .2   .003  .0005  16  16 .002  3202492277
 """
 BACKENDS = {"ascend": "mindspore", "paddle": "paddle"}  # all others: torch
+PRECISION = {"ascend": {"amp_level": "O2", "loss_scale": 128}}  # all others: the defaults
 WORDS = {  # what the header has to say of a source that differs from the original authors' file
-    "ascend": ("Ascend port", "best test F1 of up to 100 restarts", "validation loss selects"),
+    "ascend": ("Ascend port", "best test F1 of up to 100 restarts", "validation loss selects", "O2, loss scale 128"),
     "paddle": ("Paddle port", "never took effect", "base rate, 0.001", "repeats no run"),
     "pom": ("hyperparams.txt of the original authors",),
     "iemocap": ("hyperparams.txt of the original authors",),
@@ -112,12 +114,12 @@ def test_every_cell_has_its_file_and_every_file_its_cell() -> None:
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_holds_the_published_digits(name: str) -> None:
-    """All eleven values stand in the file, and nothing that was not published."""
+    """All eleven values stand in the file, a port's precision, and nothing that was not published."""
     folder, cell = Path(name).parts[-2:]
     loaded = read_yaml(FOLDER / name)
     emotion = re.sub(r"(_readme)?\.yaml", "", cell)
     data = {"dataset": "pom"} if folder == "pom" else {"dataset": "iemocap", "emotion": emotion}
-    assert loaded == {**data, **CELLS[name]}
+    assert loaded == {**data, **CELLS[name], **PRECISION.get(folder, {})}
     backend, config = command_of(FOLDER / name)
     assert backend == BACKENDS.get(folder, "torch")
     assert (config.text_out, config.patience) == (config.text_hidden // 2, 20)

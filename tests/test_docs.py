@@ -10,9 +10,9 @@ import pytest
 
 from tests.running import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "ports/ascend/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("core", "backends", "parity", "parity_tests", "tests", "benchmarks")
-FOLDERS = (*PACKAGES, "configs", "docs")
+FOLDERS = (*PACKAGES, "configs", "docs", "ports")
 ENDINGS = "py|md|yaml|toml|txt|svg|j2"
 # by the reader of docs/adding_a_model.md, by its test, by a plan
 MADE = {"core/models/early_fusion.py", "small.yaml", "differences.md"}

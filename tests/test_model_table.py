@@ -47,7 +47,7 @@ def expected(graph: Graph) -> Rows:
         return " x ".join(str(n) for n in shape)
 
     names = [*graph.input_names, *(node.name for node in graph.nodes)]
-    rows: Rows = [[one.name, "input", "", size(one.shape), "", "", ""] for one in graph.inputs]
+    rows: Rows = [[one.name, "input", "", size(one.shape), "", "", "", ""] for one in graph.inputs]
     for node in graph.nodes:
         option = SAID.get(node.kind, "")
         value = node["site"].rate if node.kind == DROPOUT else node.options.get(option)
@@ -59,7 +59,7 @@ def expected(graph: Graph) -> Rows:
         for line in range(max(1, len(takes), len(right))):
             start = left if line == 0 else ["", "", "", ""]
             rows.append([*start[:2], takes[line] if line < len(takes) else "", start[3],
-                         *(right[line] if line < len(right) else ["", "", ""])])
+                         *(right[line] if line < len(right) else ["", "", ""]), node.half if line == 0 else ""])
     return rows
 
 
@@ -71,7 +71,8 @@ def test_every_block_has_its_row(capsys: pytest.CaptureFixture[str], monkeypatch
     config = make_config({"dataset": flags[1], "model": model, **values})
     graph = build_graph(config, published_inputs(config))
     (head, *rows), below = shown(capsys, model, *flags)
-    assert head == ["block", "kind", "takes", "gives", "parameters", "scalars", "group"] and rows == expected(graph)
+    assert head == ["block", "kind", "takes", "gives", "parameters", "scalars", "group", "half from"]
+    assert rows == expected(graph)
     counts = {group: sum(int(row[5]) for row in rows if row[6] == group)
               for group in ("factors", "others", "frozen", "statistics")}
     trained = counts["factors"] + counts["others"]

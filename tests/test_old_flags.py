@@ -26,6 +26,9 @@ SAME: list[tuple[list[str], str, Any]] = [
     (["--train_url", "results"], "output_path", Path("results")),
     (["--max_len", "15"], "max_len", 15),
     (["--emotion", "angry"], "emotion", "angry"),
+    (["--emotion", "b'angry'"], "emotion", "angry"),
+    (["--emotion", 'b"angry"'], "emotion", "angry"),
+    (["--pationce", "9"], "patience", 9),
     (["--audio_hidden", "8"], "audio_hidden", 8),
     (["--video_hidden", "8"], "video_hidden", 8),
     (["--text_hidden", "128"], "text_hidden", 128),
@@ -51,6 +54,9 @@ WARNED: list[tuple[list[str], str | None, str]] = [
                                     "leave it out"),
     (["--para_path", "x.yaml"], "cpu", "warning: --para_path has no effect: give parameters as YAML with "
                                        "--config FILE.yaml"),
+    (["--train_time", "100"], "cpu", "warning: --train_time has no effect: a command trains once, and nothing is "
+                                     "chosen by its test score"),
+    (["--train_steps", "10"], "cpu", "warning: --train_steps has no effect: a run is counted in epochs; use --epochs"),
 ]
 
 

@@ -1,9 +1,7 @@
 """What earlier commits left in `tests/old_runs` (README there): read, evaluated, continued and trained again."""
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,13 +13,13 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from core.commands import main
 from core.common.arrays import Array
 from core.runtime.backend import BACKENDS
 from core.runtime.worker import Worker
 from core.training.checkpoint import load_checkpoint
 from parity.bounds import DRIFT, FORWARD
 from tests.running import Refuse, assert_same_run, history, needs
+from tests.running import run_in as run
 
 OLD = Path(__file__).parent / "old_runs"
 RUNS = {"lmf": "float64", "tfn": "float64", "iemocap": "float32", "early": "float64"}
@@ -44,20 +42,6 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Flags: data where it is now, and no store beside it."""
     return ["--data_dir", str(OLD / "data"), "--store_dir", str(tmp_path_factory.mktemp("store"))]
-
-
-def given(command: str, backend: str, flags: list[str]) -> tuple[int, str]:
-    """In a worker: the command's exit code, and all that it printed."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        return main(command, backend, flags), printed.getvalue()
-
-
-def run(worker: Worker, command: str, *flags: str) -> str:
-    """What the command prints; it has to exit with 0."""
-    code, printed = worker.run("tests.test_old_runs:given", command, worker.backend, list(flags))
-    assert code == 0, printed
-    return str(printed)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:

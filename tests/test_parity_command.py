@@ -14,7 +14,7 @@ from core.common.errors import RunFailed
 from core.common.guard import guarded
 from core.config import make_config
 from core.data import load_dataset, provenance
-from parity.ladder import RUNGS
+from parity.ladder import MIXED, PLAIN, RUNGS
 from parity.runs import Record, Runs, judge_all
 from tests.conftest import Run
 from tests.running import HANG, SMALL, environment, needs, only_error
@@ -37,7 +37,7 @@ def test_two_backends_on_a_data_set_agree_on_all_rungs(data: Path, tmp_path: Pat
     page = (tmp_path / "here" / "report.html").read_text()
     assert "No difference found" in page and page.count("<svg") == 6
     assert not re.search(r"(src|href)=\"?http|@import|<script", page)
-    for word in (*RUNGS, "fusion_weights", "text_subnet.rnn.weight_hh_l0", "Acc-2", "paddlepaddle"):
+    for word in (*PLAIN, "fusion_weights", "text_subnet.rnn.weight_hh_l0", "Acc-2", "paddlepaddle"):
         assert word in page, word
     for precision in ("float64", "float32"):
         assert f"Metrics on the test split of iemocap happy, {precision}" in page
@@ -45,6 +45,22 @@ def test_two_backends_on_a_data_set_agree_on_all_rungs(data: Path, tmp_path: Pat
     assert not list(tmp_path.glob("runs*")), "the compared runs leave nothing behind"
     note = "iemocap.pkl is not the published file"
     assert note in done.stdout and page.count(note) == 3, "at the top, and beside the metrics of each precision"
+
+
+def test_mixed_precision_is_climbed_by_its_own_rungs(data: Path, tmp_path: Path) -> None:
+    """And whole runs, beside nudges of half."""
+    needs("torch")
+    needs("paddle")
+    done = compare(tmp_path, "--dataset", "iemocap", "--data_dir", str(data), *SMALL, "--epochs", "2", "--amp_level",
+                   "O2", "--backends", "torch,paddle", "--nudges", "2")
+    assert done.stderr == "" and "torch, paddle in O2 float16" in done.stdout
+    page = (tmp_path / "parity.html").read_text()
+    assert "No difference found" in page and "torch, O2 float16: tensors by rungs" in page
+    for word in (*MIXED, "Metrics on the test split of iemocap happy, O2 float16"):
+        assert word in page, word
+    refused = compare(tmp_path, "--dataset", "iemocap", "--data_dir", str(data), *SMALL, "--amp_level", "O2",
+                      "--backends", "torch,paddle", "--rungs", "forward", code=2)
+    only_error(refused.stderr, "--rungs: unknown 'forward'", "borders")
 
 
 def test_a_user_s_checkpoint_between_any_two(scored: Run, tmp_path: Path) -> None:
@@ -118,7 +134,7 @@ def record(backend: str, factor: float, nudged: str | None = None) -> Record:
 def judged(factors: dict[str, float]) -> Runs:
     """Runs that differ by these factors, each beside a nudged run that shows a calm one."""
     nudges = [record(name, factor * (1 + 1e-14), "audio_factor") for name, factor in factors.items()]
-    return judge_all([record(*one) for one in factors.items()], nudges, "float64")
+    return judge_all([record(*one) for one in factors.items()], nudges, "float64", "float64")
 
 
 @pytest.mark.parametrize("wrong", ["torch", "mindspore", "paddle"])

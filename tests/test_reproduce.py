@@ -42,11 +42,15 @@ def test_iemocap_has_four_cells_and_its_variants() -> None:
     assert [job.cell for job in base] == ["happy", "sad", "angry", "neutral"]
     assert [make_config(job.values).emotion for job in base] == ["happy", "sad", "angry", "neutral"]
     ascend = jobs_of("--table", "iemocap", "--backend", "mindspore", "--seeds", "1", "--variant", "ascend")
-    assert {(job.cell, job.config, make_config(job.values).batch_size) for job in ascend} == {
-        (name, f"configs/iemocap/ascend/{name}.yaml", 256) for name in ("happy", "sad", "neutral")}
+    assert {(job.cell, job.config, job.made.batch_size, job.made.amp_level, job.made.loss_scale) for job in ascend} == {
+        (name, f"configs/iemocap/ascend/{name}.yaml", 64 if name == "angry" else 256, "O2", 128.0)
+        for name in ("happy", "sad", "angry", "neutral")}
     readme = jobs_of("--table", "iemocap", "--backend", "mindspore", "--seeds", "1", "--variant", "ascend_readme")
     assert [(job.cell, job.variant) for job in readme] == [("sad", "ascend_readme")]
     paddle = jobs_of("--table", "iemocap", "--backend", "paddle", "--seeds", "7-7", "--variant", "paddle")
+    assert {job.cell: job.same for job in [*ascend, *paddle, *base] if job.same} == {
+        "angry": "configs/iemocap/angry.yaml", "neutral": "configs/iemocap/neutral.yaml"}
+    assert {job.cell for job in ascend if job.same} == {"angry"}
     assert len(paddle) == 4 and {make_config(job.values).seed for job in paddle} == {7}, "the plan sets the seeds"
 
 

@@ -18,6 +18,7 @@ from core.studies.tables.frames import table_sheet
 from core.studies.tables.plan import Job, run_path
 from core.studies.tables.results import load_entries
 from core.studies.tables.statistics import summarise
+from tests.planned import jobs_of
 from tests.table_folders import LEAK, NO_TEXT, NOT_PUBLISHED, finish, job, plan
 
 MEAN = TABLES["pom"].mean
@@ -185,6 +186,17 @@ def test_systems_keep_apart(tmp_path: Path) -> None:
     assert {row.system: row.arms["torch"].values[1] for row in rows} == {
         "LMF audio+video+text": 0.0, "LMF audio+video+text, synthetic data": 0.1,
         "LMF audio+video+text, ascend settings": 0.2, "LMF text": 0.4, "TFN audio+video+text": 0.3}
+
+
+def test_a_port_s_row_with_the_original_s_settings_says_so(tmp_path: Path) -> None:
+    flags = ("--table", "iemocap", "--backend", "torch", "--seeds", "1", "--variant", "ascend", "--cells", "angry,sad")
+    plan(tmp_path, *jobs_of(*flags))
+    shown = table_sheet(tables_of(tmp_path)["iemocap"]).shown
+    ours = shown[shown["system"] == "LMF audio+video+text, ascend settings"]
+    said = "settings of configs/iemocap/angry.yaml, but for the precision"
+    assert {(cell, said in remarks) for cell, remarks in zip(ours["cell"], ours["remarks"], strict=True)} == {
+        ("angry", True), ("sad", False)}
+    assert all("O2 float16" in remarks for remarks in ours["remarks"])
 
 
 def test_a_row_knows_what_made_it(tmp_path: Path) -> None:

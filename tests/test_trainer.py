@@ -15,6 +15,7 @@ from core.config import Config, build_graph, make_config
 from core.data import Dataset, Split
 from core.data.published import feature_inputs
 from core.data.ranges import ranges_of
+from core.models.precision import Observed
 from core.training.checkpoint import load_checkpoint
 from core.training.plan import EpochPlan, EpochResult
 from core.training.run_folder import RunFolder
@@ -55,6 +56,9 @@ class Scripted:
 
     def predict(self, split: str) -> Array:
         return ZERO + np.float32(self.valid[self.mark - 1])
+
+    def observed(self) -> Observed:
+        return Observed("cpu", "float32")
 
 
 def trainer_of(session: Scripted, folder: Path, valid: Sequence[float] = (0, 0), label: Array = ZERO,

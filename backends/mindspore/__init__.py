@@ -13,13 +13,14 @@ os.environ.setdefault("GLOG_v", "3")
 
 
 def prepare(config: Config) -> None:
-    """Before `import mindspore`: with one thread, stay on one core, MindSpore's helper threads included.
+    """Before `import mindspore`: on the CPU with one thread, stay on one core, MindSpore's helper threads included.
 
     They spin while they wait for each other: spread over cores that others use too, a step takes six times as long.
     The core is the quietest of those that this process may use. `taskset -c N` chooses it by hand; more threads
     than one leave the process where it is.
     """
-    if config.threads == 1 and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1:
+    alone = config.device == "cpu" and config.threads == 1
+    if alone and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1:
         pin_to_quietest_core()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import mindspore
 import numpy as np
 from mindspore import Tensor, ops
 
@@ -21,6 +22,7 @@ from backends.mindspore.kernels import (
     constant,
     div,
     gather,
+    in_dtype,
     matmul,
     matmul_t,
     maximum,
@@ -36,6 +38,7 @@ from backends.mindspore.kernels import (
     t_matmul,
     tile,
 )
+from backends.mindspore.precision import HALVES
 from core.common.arrays import Array
 from core.common.constants import HIDDEN
 from core.models.attention import PROJECTIONS, sinusoids
@@ -79,7 +82,8 @@ class RealSteps(Block):
 class Attention(Block):
     """Query (T, B, E), what it attends to (S, B, D), its real steps (B, S) -> (T, B, E).
 
-    The scores of row b and head j are matrix b heads + j of a batch (B heads, T, S).
+    The scores of row b and head j are matrix b heads + j of a batch (B heads, T, S). The softmax is in float32 also
+    where the rest is in half, which is too short for HIDDEN.
     """
 
     def bind(self, tensors: Tensors) -> None:
@@ -88,14 +92,16 @@ class Attention(Block):
         self.heads, (self.width, self.inner) = self.node["heads"], self.k_weight.shape  # E, D
         self.depth, self.shape = self.width // self.heads, (self.node.output.shape[0], -1, self.width)
         self.scale = constant(1 / math.sqrt(self.depth), self.dtype)
-        self.one, self.least = constant(1, self.dtype), constant(HIDDEN, self.dtype)
+        self.wide = mindspore.float32 if self.dtype in HALVES.values() else self.dtype
+        self.one, self.least = constant(1, self.wide), constant(HIDDEN, self.wide)
 
     def construct(self, query: Tensor, memory: Tensor, real: Tensor) -> Tensor:
         q = self.split(bias_add(matmul_t(query.view(-1, self.width), self.q_weight), self.q_bias), query)
         k = self.split(bias_add(matmul_t(memory.view(-1, self.inner), self.k_weight), self.k_bias), memory)
         v = self.split(bias_add(matmul_t(memory.view(-1, self.inner), self.v_weight), self.v_bias), memory)
-        hidden = mul(sub(self.one, real), self.least).expand_dims(1).expand_dims(1)  # (B, 1, 1, S)
-        y = batch_matmul(softmax(add(batch_matmul_t(mul(q, self.scale), k), hidden)), v)  # (B, heads, T, E / heads)
+        hidden = mul(sub(self.one, in_dtype(real, self.wide)), self.least).expand_dims(1).expand_dims(1)  # (B, 1, 1, S)
+        scores = in_dtype(batch_matmul_t(mul(q, self.scale), k), self.wide)  # (B, heads, T, S)
+        y = batch_matmul(in_dtype(softmax(add(scores, hidden)), self.dtype), v)  # (B, heads, T, E / heads)
         y = y.transpose(2, 0, 1, 3).reshape(-1, self.width)
         return bias_add(matmul_t(y, self.o_weight), self.o_bias).view(self.shape)
 
@@ -113,10 +119,10 @@ class Attention(Block):
         k = self.by_head(bias_add(matmul_t(memory, self.k_weight), self.k_bias), others, rows)
         v = self.by_head(bias_add(matmul_t(memory, self.v_weight), self.v_bias), others, rows)
         q = mul(q, self.scale)
-        hidden = mul(sub(self.one, xs[2]), self.least).view(rows, 1, -1)  # (B, 1, S)
-        scores = batch_matmul_t(q, k)  # (B heads, T, S)
-        hidden = batch_matmul(ones((rows, self.heads * steps, 1), self.dtype), hidden)  # (B, heads T, S)
-        shares = softmax(add(scores, hidden.view(scores.shape)))
+        hidden = mul(sub(self.one, in_dtype(xs[2], self.wide)), self.least).view(rows, 1, -1)  # (B, 1, S)
+        scores = in_dtype(batch_matmul_t(q, k), self.wide)  # (B heads, T, S)
+        hidden = batch_matmul(ones((rows, self.heads * steps, 1), self.wide), hidden)  # (B, heads T, S)
+        shares = in_dtype(softmax(add(scores, hidden.view(scores.shape))), self.dtype)
         found = batch_matmul(shares, v)  # (B heads, T, E / heads)
         joined = self.by_step(found, steps, rows)
         y = bias_add(matmul_t(joined, self.o_weight), self.o_bias).view(xs[0].shape)

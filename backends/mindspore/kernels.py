@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import mindspore
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Tensor, mint, ops
 from mindspore.ops.operations import _grad_ops as grad_ops
 
 from core.common.arrays import Array
@@ -23,7 +23,8 @@ bias_add, assign, assign_add = ops.BiasAdd(), ops.Assign(), ops.AssignAdd()
 matmul, matmul_t, t_matmul = ops.MatMul(), ops.MatMul(transpose_b=True), ops.MatMul(transpose_a=True)
 batch_matmul, batch_matmul_t = ops.BatchMatMul(), ops.BatchMatMul(transpose_b=True)
 batch_t_matmul = ops.BatchMatMul(transpose_a=True)
-concat, concat_columns, concat_last, split_gates = ops.Concat(0), ops.Concat(1), ops.Concat(-1), ops.Split(1, 4)
+concat, concat_columns, concat_last = ops.Concat(0), ops.Concat(1), ops.Concat(-1)
+split_gates, split_pair = ops.Split(1, 4), ops.Split(0, 2)
 row_max, row_sum, row_mean, axis_sum = ops.ReduceMax(True), ops.ReduceSum(True), ops.ReduceMean(True), ops.ReduceSum()
 softmax, gather, tile, maximum = ops.Softmax(-1), ops.Gather(), ops.Tile(), ops.Maximum()
 bias_grad, relu_grad = grad_ops.BiasAddGrad(), grad_ops.ReluGrad()
@@ -34,6 +35,7 @@ batch_norm_grad = grad_ops.BatchNormGrad(True, BATCHNORM_EPS)
 # over the last axis; gives the rows' mean and variance too
 layer_norm = ops.LayerNorm(-1, -1, LAYERNORM_EPS)
 cross_entropy = ops.SoftmaxCrossEntropyWithLogits()
+cast, select, is_finite, all_true, both = ops.Cast(), ops.Select(), ops.IsFinite(), ops.ReduceAll(), ops.LogicalAnd()
 
 
 def constant(value: float, dtype: mindspore.dtype) -> Tensor:
@@ -51,6 +53,27 @@ def zeros(shape: tuple[int, ...], dtype: mindspore.dtype) -> Tensor:
 def ones(shape: tuple[int, ...], dtype: mindspore.dtype) -> Tensor:
     """Ones, in the same way."""
     return Tensor(np.ones(shape), dtype)
+
+
+@lru_cache
+def _room(shape: tuple[int, ...], dtype: mindspore.dtype) -> Tensor:
+    """Made once per shape, to be written to and read at once."""
+    return Tensor(np.zeros(shape), dtype)
+
+
+def rounded(x: Tensor, dtype: mindspore.dtype) -> Tensor:
+    """`x` rounded to `dtype` and back: what two Casts give, bit for bit, each of which takes 0.6 ms on the CPU, however
+    small, where a copy takes 0.014 ms.
+    """
+    room, y = _room(x.shape, dtype), mint.empty_like(x)
+    room.copy_(x)
+    y.copy_(room)
+    return y
+
+
+def in_dtype(x: Tensor, dtype: mindspore.dtype) -> Tensor:
+    """`x` itself where it has that dtype already: a Cast to its own dtype costs as much as any."""
+    return x if x.dtype == dtype else cast(x, dtype)
 
 
 def lstm_pair(width: int, hidden: int) -> tuple[ops.Primitive, ops.Primitive]:

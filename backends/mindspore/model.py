@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mindspore
-import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Tensor, nn
 
 from backends.mindspore import attention, blocks, fusion, normalisation
-from backends.mindspore.kernels import add
+from backends.mindspore.kernels import add, assign, concat
+from backends.mindspore.precision import Bordered, Half
 from backends.mindspore.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
+from core.models.precision import borders, half_parameters
 from core.models.walk import Watch, backpropagate, execute, folds, local_tensors, record, steps_of
 
 BLOCKS = {**blocks.BLOCKS, **normalisation.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
@@ -25,15 +26,21 @@ BLOCKS64 = {**blocks.BLOCKS64, **normalisation.BLOCKS64, **attention.BLOCKS, **f
 class Network(nn.Cell):
     """A model of core/models. Called with its inputs, rows (B, A) and sequences (B, T, D), it gives (B, O)."""
 
-    def __init__(self, graph: Graph, dtype: mindspore.dtype) -> None:
+    def __init__(self, graph: Graph, dtype: mindspore.dtype, half: Half | None = None,
+                 kinds: Mapping[str, Any] | None = None) -> None:
+        """kinds: blocks in the place of those of that kind."""
         super().__init__(auto_prefix=False)
         names = [*(group.name for group in graph.groups), FROZEN]
         self.flats = {name: [Flat(graph.group(name), dtype)] for name in names if graph.group(name)}
         self.flats[STATISTICS] = [Flat([p], dtype) for p in graph.group(STATISTICS)]
-        self.own = {p.name: self._parameter(p.name, flat)
+        self.own = {p.name: flat.parameter(p.name)
                     for flats in self.flats.values() for flat in flats for p in flat.parameters}
-        table = BLOCKS64 if dtype == mindspore.float64 else BLOCKS
-        made = [table[node.kind](node, local_tensors(node, self.own), dtype) for node in graph.nodes]
+        self.copies = Copies(graph, self.own, half) if half else None
+        working = {**self.own, **(self.copies.tensors if self.copies else {})}
+        table = {**(BLOCKS64 if dtype == mindspore.float64 else BLOCKS), **(kinds or {})}
+        stands = borders(graph, half.level if half else "O0")
+        made = [table[node.kind](node, local_tensors(node, working), half.working if half and border.half else dtype)
+                for node, border in zip(graph.nodes, stands, strict=True)]
         for node, block in zip(graph.nodes, made, strict=True):
             folder, name = self._place(node.name)
             folder.insert_child_to_cell(name, block)
@@ -41,13 +48,18 @@ class Network(nn.Cell):
             folder, last = self._place(name)
             if last not in folder._params:  # a block has its own already
                 folder.insert_param_to_cell(last, parameter, check_name_contain_dot=False)
-        self.steps = steps_of(graph, made)
-        trained: list[Any] = list(made)
-        for norm, linear in folds(graph):
+        walked: list[Any] = list(made)
+        if half:
+            walked = [Bordered(block, border, half) for block, border in zip(made, stands, strict=True)]
+        trained = list(walked)
+        for norm, linear in folds(graph) if half is None else []:  # folding would move a border
             trained[norm] = normalisation.Unscaled(made[norm])
             trained[linear] = normalisation.Rescaled(made[linear], made[norm])
+        self.steps = steps_of(graph, walked)
         self.unwatched = steps_of(graph, trained)  # what training takes: saves LayerNorm's way back over the inputs
-        self.evaluation = steps_of(graph, [block.evaluate for block in made])
+        self.evaluation = steps_of(graph, [block.evaluate for block in walked])
+        self.trained = [p.name for p in graph.trainable]
+        self.leaves = [working[name] for name in self.trained]  # what a step differentiates by
         self.sequences = tuple(one.layout == "sequence" for one in graph.inputs)
         self.cells_in_order = nn.CellList(made, auto_prefix=False)
         self.wiring = tuple(node.inputs for node in graph.nodes)
@@ -79,24 +91,25 @@ class Network(nn.Cell):
         """The output (B, O) in train mode, and what `backward` needs."""
         return record(self.unwatched, inputs, masks)
 
-    def backward(self, dy: Tensor, tape: Sequence[Any]) -> dict[str, Tensor]:
-        """Gradients of all parameters by name, flat, from that of the output (B, O)."""
-        return backpropagate(self.unwatched, tape, dy, add)
+    def backward(self, dy: Tensor, tape: Sequence[Any]) -> list[Tensor]:
+        """Gradients of the trained parameters, flat, from that of the output (B, O)."""
+        gradients = backpropagate(self.unwatched, tape, dy, add)
+        return [gradients[name] for name in self.trained]
+
+    def refresh(self) -> None:
+        """In mixed precision, bring the copies in half up to the parameters."""
+        if self.copies:
+            self.copies.refresh()
+
+    def in_half(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """What `backward` gives, as blocks in half give it: rounded to half."""
+        copies = self.copies
+        return [copies.rounded(name, gradient) if copies else gradient
+                for name, gradient in zip(self.trained, gradients, strict=True)]
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and statistics by neutral name."""
         return dict(self.own)
-
-    @staticmethod
-    def _parameter(name: str, flat: Flat) -> Parameter:
-        """A parameter whose memory is its part of `flat`; one that is alone there is the whole of it."""
-        if len(flat.parameters) == 1 and flat.value.shape == flat.places[name][2]:
-            flat.value.name = name
-            return flat.value
-        view = flat.view(name)
-        parameter = Parameter(Tensor(np.zeros(view.shape), view.dtype), name=name, requires_grad=False)
-        parameter.set_data(view)
-        return parameter
 
     def _place(self, path: str) -> tuple[nn.Cell, str]:
         """The cell that holds what is called `path`, made where there is none, and its name there."""
@@ -108,3 +121,21 @@ class Network(nn.Cell):
                 cell.insert_child_to_cell(folder, nn.Cell(auto_prefix=False))
             cell = dict(cell.name_cells())[folder]
         return cell, name
+
+
+class Copies:
+    """What blocks in half work on: their parameters rounded to half, by name."""
+
+    def __init__(self, graph: Graph, own: Mapping[str, Tensor], half: Half) -> None:
+        names = half_parameters(graph, half.level)
+        self.flat, self.half = Flat([p for p in graph.parameters if p.name in names], half.working), half
+        self.tensors = {name: self.flat.parameter(name) for name in self.flat.places}
+        self.sources = [own[name].view(-1) for name in self.tensors]
+
+    def refresh(self) -> None:
+        """Round the parameters anew."""
+        assign(self.flat.value, self.half.leave(concat(tuple(self.sources))))
+
+    def rounded(self, name: str, gradient: Tensor) -> Tensor:
+        """The gradient of a parameter in the dtype that its block gives it in."""
+        return self.half.leave(gradient) if name in self.tensors else gradient

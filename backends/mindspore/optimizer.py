@@ -13,12 +13,28 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, ops
 
-from backends.mindspore.kernels import add, assign, assign_add, concat, constant, div, mul, sqrt, square, sub
+from backends.mindspore.kernels import (
+    add,
+    assign,
+    assign_add,
+    concat,
+    constant,
+    div,
+    in_dtype,
+    mul,
+    select,
+    split_pair,
+    sqrt,
+    square,
+    sub,
+)
 from backends.mindspore.model import Network
+from backends.mindspore.precision import Scaler
 from backends.mindspore.state import Flat
 from core.common.constants import ADAM_BETAS, ADAM_EPS
 from core.models.graph import Graph
 from core.runtime.optimizer import AdamGroup, GroupedAdam, trained_groups
+from core.runtime.scaler import LossScaler
 
 
 class Group(AdamGroup[Tensor]):
@@ -35,27 +51,42 @@ class Group(AdamGroup[Tensor]):
         kept = float(np.float32(ADAM_BETAS[1]))
         self.missing = constant((kept - ADAM_BETAS[1]) / kept, self.dtype)
         self.kernel, self.zero = ops.Adam(), constant(0, self.dtype)
+        self.one, self.eps = constant(1, self.dtype), constant(ADAM_EPS, self.dtype)
 
     def step(self, gradients: Sequence[Tensor], count: int, rate: float) -> None:
         gradient = concat(tuple(gradients))
         if self.decaying is not None:
             gradient = add(gradient, mul(self.tensors[0], self.decaying))
         first, root, eps = corrections(count, self.dtype)
-        self.update(gradient, constant(rate * root / first, self.dtype), eps)
+        self.update(gradient, constant(rate * root / first, self.dtype), eps, self.keep)
 
-    def update(self, gradient: Tensor, rate: Tensor, eps: Tensor) -> None:
-        """One step with the flat `gradient`; `rate` and `eps` carry the corrections."""
+    def gather(self, gradients: Sequence[Tensor], scaler: LossScaler) -> Tensor:
+        return div(concat(tuple(in_dtype(gradient, self.dtype) for gradient in gradients)), scaler.scale)
+
+    def step_if(self, finite: Tensor, gradient: Tensor, scaler: LossScaler, rate: float) -> None:
+        """Of a step that is left out the gradient is 0, the rate too, and what is kept of the moments all of them."""
+        assert isinstance(scaler, Scaler)  # that of this backend
+        if self.decaying is not None:
+            gradient = add(gradient, mul(self.tensors[0], self.decaying))
+        gradient = select(finite, gradient, self.zero)
+        kept = [select(finite, keep, self.one) for keep in self.keep]
+        rates, root = split_pair(scaler.corrections())
+        rates = mul(rates, select(finite, constant(rate, self.dtype), self.zero))
+        self.update(gradient, rates.view(()), mul(root, self.eps).view(()), kept)
+
+    def update(self, gradient: Tensor, rate: Tensor, eps: Tensor, keep: Sequence[Tensor]) -> None:
+        """One step with the flat `gradient`; `rate` and `eps` carry the corrections, `keep` are the betas."""
         assign_add(self.tensors[2], mul(square(gradient), self.missing))
-        self.kernel(*self.tensors, self.zero, self.zero, rate, *self.keep, eps, gradient)
+        self.kernel(*self.tensors, self.zero, self.zero, rate, *keep, eps, gradient)
 
 
 class Group64(Group):
     """The same written out, for the kernel has no float64."""
 
-    def update(self, gradient: Tensor, rate: Tensor, eps: Tensor) -> None:
+    def update(self, gradient: Tensor, rate: Tensor, eps: Tensor, keep: Sequence[Tensor]) -> None:
         value, first, second = self.tensors
-        m = add(mul(first, self.keep[0]), mul(gradient, self.new[0]))
-        v = add(mul(second, self.keep[1]), mul(square(gradient), self.new[1]))
+        m = add(mul(first, keep[0]), mul(gradient, self.new[0]))
+        v = add(mul(second, keep[1]), mul(square(gradient), self.new[1]))
         assign(first, m)
         assign(second, v)
         assign(value, sub(value, mul(div(m, add(sqrt(v), eps)), rate)))

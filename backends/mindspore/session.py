@@ -8,16 +8,18 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, ops
 
+from backends.mindspore import captured, precision
 from backends.mindspore.deployment import export_network
+from backends.mindspore.kernels import in_dtype, mul
 from backends.mindspore.losses import loss_of_batch
 from backends.mindspore.model import Network
 from backends.mindspore.optimizer import make_optimizer
-from backends.mindspore.precision import DTYPES, check_precision
-from backends.mindspore.runtime import find_device, restore_interrupt
+from backends.mindspore.runtime import find_device, name_of_device, restore_interrupt
 from backends.mindspore.state import LAYOUTS, to_numpy
 from core.common.arrays import Array
 from core.config import Config
 from core.models.graph import Graph
+from core.models.precision import Observed
 from core.runtime.session import DeviceBatch, GraphSession
 from core.training.plan import EpochPlan
 
@@ -25,27 +27,32 @@ from core.training.plan import EpochPlan
 def open_session(graph: Graph, config: Config) -> MindSporeSession:
     """A session on `config.device`. Raises UserError when that device is not there.
 
-    Operators run one by one, each to its end: otherwise every one crosses three threads, which on a busy machine
-    takes milliseconds. For the same reason a process with one thread stays on one core (backends.mindspore.prepare).
+    On the CPU operators run one by one, each to its end: otherwise every one crosses three threads, which on a busy
+    machine takes milliseconds. For the same reason a process with one thread stays on one core
+    (backends.mindspore.prepare). Elsewhere a step is one graph, and nothing waits for it.
     """
-    check_precision(config)
+    precision.check_precision(graph, config)
     mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-    mindspore.set_device(find_device(config.device))
-    mindspore.runtime.launch_blocking()
+    find_device(config.device)
+    if config.device == "cpu":
+        mindspore.runtime.launch_blocking()
     restore_interrupt()
-    return MindSporeSession(graph, config)
+    return MindSporeSession(graph, config, capture=config.device != "cpu")
 
 
 class MindSporeSession(GraphSession[Tensor]):
     """One network, its optimizer and its data on one device."""
 
     layouts = LAYOUTS
+    network: Network
 
-    def __init__(self, graph: Graph, config: Config) -> None:
-        self.dtype = DTYPES[config.precision]
-        network = Network(graph, self.dtype)
-        super().__init__(graph, config, network, make_optimizer(graph, network, self.dtype))
-        self.trained = [p.name for p in graph.trainable]
+    def __init__(self, graph: Graph, config: Config, capture: bool) -> None:
+        """capture: whether a step is one compiled graph."""
+        self.dtype, self.half = precision.DTYPES[config.precision], precision.half_of(config)
+        network = Network(graph, self.dtype, self.half, captured.KINDS if capture else None)
+        super().__init__(graph, config, network, make_optimizer(graph, network, self.dtype),
+                         precision.Scaler(config) if self.half else None)
+        self.captured = captured.Captured(graph, network, self.half, self.loss) if capture else None
         self.rooms: dict[str, Array] = {}  # where sequences are brought into the order of an epoch
 
     def place(self, array: Array) -> Tensor:
@@ -76,7 +83,8 @@ class MindSporeSession(GraphSession[Tensor]):
         label = Tensor(data["label"][order])
         masks = {name: Tensor(self._typed(self.own(name, mask))) for name, mask in plan.masks(first, last).items()}
         places = [(start - before, stop - before) for start, stop in bounds]
-        whole = [Tensor.from_numpy(self._in_batches(one.name, order, places)) if one.layout == "sequence"
+        shared = Tensor.from_numpy if self.config.device == "cpu" else Tensor  # what reads later needs a copy
+        whole = [shared(self._in_batches(one.name, order, places)) if one.layout == "sequence"
                  else Tensor(data[one.name][order]) for one in self.graph.inputs]
         for start, stop in places:
             rows = stop - start
@@ -89,13 +97,23 @@ class MindSporeSession(GraphSession[Tensor]):
             yield DeviceBatch(inputs, ops.narrow(label, 0, start, rows), cut)
 
     def differentiate(self, batch: DeviceBatch) -> tuple[Tensor, Sequence[Tensor]]:
+        if self.captured:
+            losses, gradients = self.captured(batch, self.scaler.scale if self.scaler else None)
+            return losses, self.network.in_half(gradients)
         output, tape = self.network.forward(batch.inputs, batch.masks)
-        losses, slope = loss_of_batch(self.loss, output, batch.label)
-        gradients = self.network.backward(slope, tape)
-        return losses, [gradients[name] for name in self.trained]
+        if self.half is None or self.scaler is None:
+            losses, slope = loss_of_batch(self.loss, output, batch.label)
+            return losses, self.network.backward(slope, tape)
+        losses, slope = loss_of_batch(self.loss, in_dtype(output, self.dtype), batch.label)
+        return losses, self.network.in_half(self.network.backward(mul(slope, self.scaler.scale), tape))
 
     def export(self, path: Path, form: str) -> list[Path]:
         return export_network(self.graph, self.state().weights, self.dtype, path, form)
+
+    def observed(self) -> Observed:
+        value = next(iter(self.network.own.values()))
+        where = name_of_device(value.device), str(value.dtype).lower()
+        return Observed(*where, *self.half.observed()) if self.half else Observed(*where)
 
     def _typed(self, array: Array) -> Array:
         """In the run's dtype, classes one-hot, C-contiguous."""

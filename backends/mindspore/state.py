@@ -7,6 +7,7 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, ops
 
+from backends.mindspore.kernels import cast
 from core.common.arrays import Array
 from core.models.graph import ParameterSpec
 from core.runtime import layouts
@@ -21,7 +22,9 @@ LAYOUTS = {
 
 
 def to_numpy(tensor: Tensor) -> Array:
-    """A copy on the host."""
+    """A copy on the host; of half precision, which NumPy doesn't all know, as float32."""
+    if tensor.dtype in (mindspore.float16, mindspore.bfloat16):
+        tensor = cast(tensor, mindspore.float32)
     array: Array = tensor.asnumpy().copy()
     return array
 
@@ -47,6 +50,16 @@ class Flat(layouts.Flat[Tensor]):
     def view(self, name: str) -> Tensor:
         start, stop, shape = self.places[name]
         return ops.narrow(self.value, 0, start, stop - start).view(shape)
+
+    def parameter(self, name: str) -> Parameter:
+        """A parameter whose memory is its part of this; one that is alone here is the whole of it."""
+        if len(self.parameters) == 1 and self.value.shape == self.places[name][2]:
+            self.value.name = name
+            return self.value
+        view = self.view(name)
+        parameter = Parameter(Tensor(np.zeros(view.shape), view.dtype), name=name, requires_grad=False)
+        parameter.set_data(view)
+        return parameter
 
     def owns(self, tensor: Tensor) -> bool:
         offset: int = tensor.data_ptr() - self.value.data_ptr()

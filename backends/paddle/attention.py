@@ -23,7 +23,7 @@ class Positions(Block):
         self.register_buffer("table", ops.unsqueeze(table, [1]), persistable=False)
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        y: Tensor = ops.add(xs[0], self.table)  # (T, B, E) + (T, 1, E)
+        y: Tensor = ops.add(kernels.wide(xs[0]), self.table)  # (T, B, E) + (T, 1, E)
         return y
 
 
@@ -38,7 +38,10 @@ class RealSteps(Block):
 
 
 class Attention(Block):
-    """Query (T, B, E), what it attends to (S, B, D), its real steps (B, S) -> (T, B, E)."""
+    """Query (T, B, E), what it attends to (S, B, D), its real steps (B, S) -> (T, B, E).
+
+    The softmax is in float32 also where the rest is in half, which is too short for HIDDEN.
+    """
 
     def bind(self, tensors: Tensors) -> None:
         self.heads, self.width = self.node["heads"], self.node.output.shape[-1]
@@ -48,12 +51,13 @@ class Attention(Block):
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
         query, memory, real = xs
         steps, size = query.shape[0], self.width // self.heads
-        hidden = kernels.scaled(real, -HIDDEN, HIDDEN)  # (B, S): 0 where real
+        hidden = kernels.scaled(kernels.wide(real), -HIDDEN, HIDDEN)  # (B, S): 0 where real
         q = self.split(kernels.scaled(kernels.linear(query, *self.query), 1 / math.sqrt(size)))
         k, v = (self.split(kernels.linear(memory, *pair)) for pair in (self.key, self.value))
         scores = ops.matmul(q, k, False, True)  # (B heads, T, S)
-        scores = ops.reshape(scores, [-1, self.heads, steps, memory.shape[0]]) + ops.unsqueeze(hidden, [1, 2])
-        weights = ops.reshape(ops.softmax(scores, -1), [-1, steps, memory.shape[0]])
+        scores = ops.reshape(kernels.wide(scores), [-1, self.heads, steps, memory.shape[0]])
+        weights = ops.softmax(scores + ops.unsqueeze(hidden, [1, 2]), -1)
+        weights = kernels.cast(ops.reshape(weights, [-1, steps, memory.shape[0]]), v.dtype)
         y = ops.transpose(ops.bmm(weights, v), [1, 0, 2])  # (B heads, T, E / heads) -> (T, B heads, E / heads)
         return kernels.linear(ops.reshape(y, [steps, -1, self.width]), *self.out)
 

@@ -67,10 +67,10 @@ class LSTM(Block):
 
 
 class Dropout(Block):
-    """A value and its mask."""
+    """A value and its mask, which is never in half."""
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        return xs[0] * xs[1]
+        return kernels.wide(xs[0]) * xs[1]
 
 
 class Concat(Block):

@@ -58,10 +58,14 @@ def lstm(x: Tensor, weights: Sequence[Tensor], dropout_state: Tensor, hidden: in
     """One layer, (T, B, D) -> all hidden states (T, B, H) and the last one (1, B, H).
 
     nn.LSTM's own kernel without its argument checks; arguments: row lengths, dropout state and rate, bidirectional,
-    sizes, layers, mode, seed, evaluation.
+    sizes, layers, mode, seed, evaluation. It has no half precision on any device.
     """
+    x, weights = wide(x), [wide(weight) for weight in weights]
+    if not train and paddle.in_dynamic_mode():
+        # CUDA's evaluation moves weights that don't lie one after the other, as when some are frozen: not the network's
+        weights = [weight.detach() for weight in weights]
     zeros = filled(x, [1, -1, hidden], 0.0, place, 1, 1)  # (1, B, H)
-    states, _, (last, _) = ops.rnn(x, [zeros, zeros], list(weights), None, dropout_state, 0.0, False, x.shape[2],
+    states, _, (last, _) = ops.rnn(x, [zeros, zeros], weights, None, dropout_state, 0.0, False, x.shape[2],
                                    hidden, 1, "LSTM", 0, not train)
     return states, last
 
@@ -76,6 +80,25 @@ def scale_(x: Tensor, factor: float, offset: float = 0.0) -> Tensor:
     """The same in place."""
     y: Tensor = ops.scale_(x, factor, offset, True)
     return y
+
+
+def times_(x: Tensor, factor: float | Tensor, offset: float = 0.0) -> Tensor:
+    """The same in place, by a number or by a tensor () on the device, which `scale_` would read to the host."""
+    if not isinstance(factor, Tensor):
+        return scale_(x, factor, offset)
+    y: Tensor = ops.multiply_(x, factor)
+    return scale_(y, 1.0, offset) if offset else y
+
+
+def cast(x: Tensor, dtype: paddle.dtype) -> Tensor:
+    """x in `dtype`; x itself where it is: the kernel would copy it."""
+    y: Tensor = x if x.dtype == dtype else ops.cast(x, dtype)
+    return y
+
+
+def wide(x: Tensor) -> Tensor:
+    """A tensor in half precision in float32, for what half has no kernel or no range for; others as they are."""
+    return cast(x, paddle.float32) if x.dtype in (paddle.float16, paddle.bfloat16) else x
 
 
 def total(x: Tensor, axes: Sequence[int] = ()) -> Tensor:

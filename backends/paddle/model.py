@@ -13,10 +13,13 @@ import paddle
 from paddle import Tensor, nn
 
 from backends.paddle import attention, blocks, fusion, normalisation
-from backends.paddle.kernels import Place
+from backends.paddle.kernels import Place, ops
+from backends.paddle.precision import Half
 from backends.paddle.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
+from core.models.precision import borders, half_parameters
 from core.models.walk import Watch, execute, folds, local_tensors, steps_of
+from core.runtime.half import Bordered
 
 BLOCKS = {**blocks.BLOCKS, **normalisation.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
 
@@ -27,7 +30,7 @@ class Network(nn.Layer):
     Parameters take Paddle's default dtype.
     """
 
-    def __init__(self, graph: Graph, place: Place) -> None:
+    def __init__(self, graph: Graph, place: Place, half: Half | None = None) -> None:
         dtype = paddle.get_default_dtype()
         super().__init__(dtype=dtype)
         names = [*(group.name for group in graph.groups), FROZEN, STATISTICS]
@@ -36,18 +39,28 @@ class Network(nn.Layer):
         for flat in (flat for flats in self.flats.values() for flat in flats):
             for p in flat.parameters:
                 own[p.name] = flat.view(p.name) if p.group == STATISTICS else self._parameter(flat.view(p.name))
-        made = [BLOCKS[node.kind](node, local_tensors(node, own), place) for node in graph.nodes]
+        self.copies = Copies(graph, own, half) if half else None
+        working = {**own, **(self.copies.tensors if self.copies else {})}
+        made = [BLOCKS[node.kind](node, local_tensors(node, working), place) for node in graph.nodes]
         for node, block in zip(graph.nodes, made, strict=True):
             folder, name = self._place(node.name)
             folder.add_sublayer(name, block)
         for p in graph.parameters:
             folder, name = self._place(p.name)
             (folder.register_buffer if p.group == STATISTICS else folder.add_parameter)(name, own[p.name])
+        trained: list[Any] = list(made)
+        if half:
+            trained = made = [Bordered(block, border, half)
+                              for block, border in zip(made, borders(graph, half.level), strict=True)]
+        else:
+            for norm, linear in folds(graph):
+                trained[norm], trained[linear] = made[norm].plain, partial(made[linear].folded, made[norm].pair)
         self.steps = steps_of(graph, made)
-        unwatched: list[Any] = list(made)
-        for norm, linear in folds(graph):
-            unwatched[norm], unwatched[linear] = made[norm].plain, partial(made[linear].folded, made[norm].pair)
-        self.unwatched = steps_of(graph, unwatched)  # what training takes: saves LayerNorm's way back over the inputs
+        self.unwatched = steps_of(graph, trained)  # what training takes: saves LayerNorm's way back over the inputs
+        self.trained = [p.name for p in graph.trainable]
+        self.leaves = [working[name] for name in self.trained]  # what a step differentiates by
+        # frozen ones too: the backward passes of rnn and addmm fail unless all their parameters ask for gradients
+        self.asked = self.leaves + [working[p.name] for p in graph.group(FROZEN)]
         self.sequences = [one.layout == "sequence" for one in graph.inputs]
         self.own = own
 
@@ -64,6 +77,17 @@ class Network(nn.Layer):
         """The output (B, O) of rows (B, A) and sequences (T, B, D), time first."""
         output: Tensor = execute(self.unwatched if train and watch is None else self.steps, inputs, masks, train, watch)
         return output
+
+    def refresh(self) -> None:
+        """In mixed precision, bring the copies in half up to the parameters."""
+        if self.copies:
+            self.copies.refresh()
+
+    def in_half(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Those of the leaves, as blocks in half give them: rounded to half."""
+        copies = self.copies
+        return [copies.rounded(name, gradient) if copies else gradient
+                for name, gradient in zip(self.trained, gradients, strict=True)]
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and statistics by neutral name."""
@@ -83,3 +107,23 @@ class Network(nn.Layer):
             inner = dict(layer.named_children())
             layer = inner[folder] if folder in inner else layer.add_sublayer(folder, nn.Layer())
         return layer, name
+
+
+class Copies:
+    """What blocks in half work on: their parameters rounded to half, by name."""
+
+    def __init__(self, graph: Graph, own: Mapping[str, Tensor], half: Half) -> None:
+        names = half_parameters(graph, half.level)
+        self.flat, self.half = Flat([p for p in graph.parameters if p.name in names], half.working), half
+        self.tensors = {name: self.flat.view(name) for name in self.flat.places}
+        for tensor in self.tensors.values():
+            tensor.stop_gradient = False
+        self.sources = [own[name].detach().reshape([-1]) for name in self.tensors]  # views
+
+    def refresh(self) -> None:
+        """Round the parameters anew."""
+        self.half.take(self.flat.value, ops.concat(self.sources, 0))
+
+    def rounded(self, name: str, gradient: Tensor) -> Tensor:
+        """The gradient of a parameter in the dtype that its block gives it in."""
+        return self.half.cast(gradient, self.half.dtype) if name in self.tensors else gradient

@@ -12,45 +12,44 @@ from paddle import Tensor
 
 from backends.paddle import precision
 from backends.paddle.deployment import export_network
-from backends.paddle.kernels import Place, ops
+from backends.paddle.kernels import Place, cast, ops
 from backends.paddle.losses import loss_of_batch
 from backends.paddle.model import Network
 from backends.paddle.optimizer import make_optimizer
-from backends.paddle.runtime import find_device
+from backends.paddle.runtime import device_of, find_device
 from backends.paddle.state import LAYOUTS, to_numpy
 from core.common.arrays import Array
 from core.config import Config
-from core.models.graph import FROZEN, Graph
+from core.models.graph import Graph
+from core.models.precision import Observed
 from core.runtime.session import DeviceBatch, GraphSession
 from core.training.plan import EpochPlan
 
 
 def open_session(graph: Graph, config: Config) -> PaddleSession:
     """A session on `config.device`. Raises UserError when that device is not there."""
-    precision.check_precision(config)
+    precision.check_precision(graph, config)
     place = find_device(config.device)
-    paddle.device.set_device(config.device.replace("cuda", "gpu"))  # of every new tensor
+    paddle.device.set_device(place)  # of every new tensor
     paddle.set_default_dtype(config.precision)  # of every new parameter
     paddle.base.core.set_num_threads(config.threads)
-    if config.device == "cuda":
-        paddle.base.core.set_cublas_switch(False)  # TF32 keeps 10 bits: not the same experiment
-        paddle.base.core.set_cudnn_switch(False)
+    paddle.base.core.set_cublas_switch(config.tf32)  # it keeps 10 bits: not the same experiment
+    paddle.base.core.set_cudnn_switch(config.tf32)
     return PaddleSession(graph, config, place)
 
 
 class PaddleSession(GraphSession[Tensor]):
     """One network, its optimizer and its data on one device."""
 
-    layouts, precision = LAYOUTS, precision
+    layouts = LAYOUTS
+    network: Network
 
     def __init__(self, graph: Graph, config: Config, place: Place) -> None:
-        self.dtype = precision.DTYPES[config.precision]
-        network = Network(graph, place)
-        super().__init__(graph, config, network, make_optimizer(graph, network))
-        tensors = network.tensors()
-        self.trained = [tensors[p.name] for p in graph.trainable]
-        # frozen ones too: the backward passes of rnn and addmm fail unless all their parameters ask for gradients
-        self.asked = self.trained + [tensors[p.name] for p in graph.group(FROZEN)]
+        self.where, self.dtype = place, precision.DTYPES[config.precision]
+        self.half = precision.half_of(config)
+        network = Network(graph, place, self.half)
+        super().__init__(graph, config, network, make_optimizer(graph, network),
+                         precision.Scaler(config) if self.half else None)
 
     def place(self, array: Array) -> Tensor:
         dtype = paddle.int64 if array.dtype.kind == "i" else self.dtype
@@ -82,14 +81,13 @@ class PaddleSession(GraphSession[Tensor]):
                         {name: parts[step] for name, parts in masks.items()})
 
     def differentiate(self, batch: DeviceBatch) -> tuple[Tensor, Sequence[Tensor]]:
-        with self.autocast():
-            output = self.network.run(batch.inputs, batch.masks, True)
-        if self.mixed:
-            loss = loss_of_batch(self.loss, output.astype(self.dtype), batch.label)
-            scaled = loss * self.scaler.scale
-        else:
-            loss = scaled = loss_of_batch(self.loss, output, batch.label)
-        return loss.detach(), paddle.grad(scaled, self.asked)[:len(self.trained)]
+        network, output = self.network, self.network.run(batch.inputs, batch.masks, True)
+        if self.half is None or self.scaler is None:
+            loss = loss_of_batch(self.loss, output, batch.label)
+            return loss.detach(), paddle.grad(loss, network.asked)[:len(network.leaves)]
+        loss = loss_of_batch(self.loss, cast(output, self.dtype), batch.label)
+        gradients = paddle.grad(ops.multiply(loss, self.scaler.scale), network.asked)
+        return loss.detach(), network.in_half(gradients[:len(network.leaves)])
 
     def no_gradients(self) -> contextlib.AbstractContextManager[object]:
         context: contextlib.AbstractContextManager[object] = paddle.no_grad()
@@ -99,7 +97,16 @@ class PaddleSession(GraphSession[Tensor]):
         return to_numpy(paddle.stack(list(losses))).astype(np.float64)
 
     def export(self, path: Path, form: str) -> list[Path]:
-        return export_network(self.network, self.graph, self.dtype, path, form)
+        network = self.network
+        if self.half:  # what is deployed is float32
+            network = Network(self.graph, self.where)
+            self._write([flat for flats in network.flats.values() for flat in flats], self.state().weights)
+        return export_network(network, self.graph, self.dtype, path, form)
+
+    def observed(self) -> Observed:
+        value = self.network.leaves[0] if self.network.copies is None else self.network.copies.sources[0]
+        where = device_of(value), str(value.dtype).removeprefix("paddle.")
+        return Observed(*where, *self.half.observed()) if self.half else Observed(*where)
 
     def _gather(self, data: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
         """The inputs of `rows` (B,): (B, A), or (T, B, D) of a sequence."""

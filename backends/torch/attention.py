@@ -22,7 +22,7 @@ class Positions(Block):
         self.register_buffer("table", torch.from_numpy(sinusoids(steps, width)).unsqueeze(1), persistent=False)
 
     def forward(self, xs: Sequence[Tensor], train: bool) -> Tensor:
-        return xs[0] + self.table.to(xs[0])  # (T, B, E) + (T, 1, E)
+        return xs[0] + self.table  # (T, B, E) + (T, 1, E); in half, a sum in float32 that leaves rounded
 
 
 class RealSteps(Block):

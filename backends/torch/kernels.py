@@ -29,21 +29,18 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tenso
     return torch.batch_norm(x, weight, bias, mean, var, train, BATCHNORM_MOMENTUM, BATCHNORM_EPS, False)
 
 
-def adam(value: Tensor, gradient: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, count: Tensor, rate: float,
-         decay: float) -> None:
+def adam(value: Tensor, gradient: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, count: Tensor, rate: float | Tensor,
+         decay: float, overflow: Tensor | None = None) -> None:
     """torch.optim.Adam(fused=True)'s kernel on one tensor, in place; `count` () is the number of this step.
 
+    rate: a number, or () on the device. overflow: float32 (), 1 where the step is to be left out.
     The bookkeeping of Adam.step costs 3 % of a training step at batch 16, and importing it a second of every start.
     """
     torch._fused_adam_([value], [gradient], [exp_avg], [exp_avg_sq], [], [count], lr=rate, beta1=ADAM_BETAS[0],
-                       beta2=ADAM_BETAS[1], eps=ADAM_EPS, weight_decay=decay, amsgrad=False, maximize=False)
+                       beta2=ADAM_BETAS[1], eps=ADAM_EPS, weight_decay=decay, amsgrad=False, maximize=False,
+                       found_inf=overflow)
 
 
 def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copy each source into its target, in one call for all."""
+    """Copy each source into its target, in one call for all, also into another dtype."""
     torch._foreach_copy_(list(targets), list(sources))
-
-
-def scale_all(tensors: Sequence[Tensor], factor: float) -> None:
-    """Multiply all in place, in one call."""
-    torch._foreach_mul_(list(tensors), factor)

@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backends.torch import attention, blocks, fusion, normalisation
+from backends.torch import attention, blocks, fusion, kernels, normalisation
+from backends.torch.precision import Half
 from backends.torch.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
+from core.models.precision import borders, half_parameters
 from core.models.walk import Watch, execute, folds, local_tensors, steps_of
+from core.runtime.half import Bordered
 
 BLOCKS = {**blocks.BLOCKS, **normalisation.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
 
@@ -23,14 +26,17 @@ BLOCKS = {**blocks.BLOCKS, **normalisation.BLOCKS, **attention.BLOCKS, **fusion.
 class Network(nn.Module):
     """A model of core/models. Called with its inputs, rows (B, A) and sequences (B, T, D), it gives (B, O)."""
 
-    def __init__(self, graph: Graph, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, graph: Graph, dtype: torch.dtype, device: torch.device, half: Half | None = None) -> None:
         super().__init__()
         names = [*(group.name for group in graph.groups), FROZEN, STATISTICS]
         self.flats = {name: [Flat(graph.group(name), dtype, device)] for name in names if graph.group(name)}
         views = {name: flat.view(name) for flats in self.flats.values() for flat in flats for name in flat.places}
         own = {p.name: views[p.name] if p.group == STATISTICS else nn.Parameter(views[p.name])
                for p in graph.parameters}
-        made = [BLOCKS[node.kind](node, local_tensors(node, own)) for node in graph.nodes]
+        self.copies = Copies(graph, own, half) if half else None
+        working = {**own, **(self.copies.tensors if self.copies else {})}
+        made = [BLOCKS[node.kind](node, local_tensors(node, working)).to(dtype).to(device)  # what it made itself
+                for node in graph.nodes]
         for node, block in zip(graph.nodes, made, strict=True):
             folder, name = self._place(node.name)
             folder.add_module(name, block)
@@ -40,11 +46,17 @@ class Network(nn.Module):
                 folder.register_parameter(name, tensor)
             else:
                 folder.register_buffer(name, tensor)
+        trained: list[Any] = list(made)
+        if half:
+            trained = made = [Bordered(block, border, half)
+                              for block, border in zip(made, borders(graph, half.level), strict=True)]
+        else:
+            for norm, linear in folds(graph):
+                trained[norm], trained[linear] = made[norm].plain, partial(made[linear].folded, made[norm].pair)
         self.steps = steps_of(graph, made)
-        unwatched: list[Any] = list(made)
-        for norm, linear in folds(graph):
-            unwatched[norm], unwatched[linear] = made[norm].plain, partial(made[linear].folded, made[norm].pair)
-        self.unwatched = steps_of(graph, unwatched)  # what training takes: saves LayerNorm's way back over the inputs
+        self.unwatched = steps_of(graph, trained)  # what training takes: saves LayerNorm's way back over the inputs
+        self.trained = [p.name for p in graph.trainable]
+        self.leaves = [working[name] for name in self.trained]  # what a step differentiates by
         self.sequences = [one.layout == "sequence" for one in graph.inputs]
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -59,6 +71,17 @@ class Network(nn.Module):
         output: Tensor = execute(self.unwatched if train and watch is None else self.steps, inputs, masks, train, watch)
         return output
 
+    def refresh(self) -> None:
+        """In mixed precision, bring the copies in half up to the parameters."""
+        if self.copies:
+            self.copies.refresh()
+
+    def in_half(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Those of the leaves, as blocks in half give them: rounded to half."""
+        copies = self.copies
+        return [copies.rounded(name, gradient) if copies else gradient
+                for name, gradient in zip(self.trained, gradients, strict=True)]
+
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and statistics by neutral name."""
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
@@ -72,3 +95,24 @@ class Network(nn.Module):
                 module.add_module(folder, nn.Module())
             module = module.get_submodule(folder)
         return module, name
+
+
+class Copies:
+    """What blocks in half work on: their parameters rounded to half, by name."""
+
+    def __init__(self, graph: Graph, own: Mapping[str, Tensor], half: Half) -> None:
+        names = half_parameters(graph, half.level)
+        device = next(iter(own.values())).device
+        self.flat, self.half = Flat([p for p in graph.parameters if p.name in names], half.working, device), half
+        self.tensors = {name: self.flat.view(name).requires_grad_() for name in self.flat.places}
+        self.targets = [tensor.detach() for tensor in self.tensors.values()]
+        self.sources = [own[name].detach() for name in self.tensors]
+
+    def refresh(self) -> None:
+        """Round the parameters anew."""
+        kernels.copy_all(self.targets, self.sources)
+        self.half.take(self.flat.value)
+
+    def rounded(self, name: str, gradient: Tensor) -> Tensor:
+        """The gradient of a parameter in the dtype that its block gives it in."""
+        return gradient.to(self.half.dtype) if name in self.tensors else gradient

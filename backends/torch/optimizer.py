@@ -11,6 +11,7 @@ from backends.torch.model import Network
 from backends.torch.state import Flat
 from core.models.graph import Graph
 from core.runtime.optimizer import AdamGroup, GroupedAdam, trained_groups
+from core.runtime.scaler import LossScaler
 
 
 class Group(AdamGroup[Tensor]):
@@ -25,10 +26,19 @@ class Group(AdamGroup[Tensor]):
         self.gradients = [gradient.view(name) for name in value.places]
         self.count = torch.zeros((), device=value.value.device)  # float32, as the kernel keeps it
 
-    def step(self, gradients: Sequence[Tensor], count: int, rate: float) -> None:
+    def step(self, gradients: Sequence[Tensor], count: int | Tensor, rate: float | Tensor) -> None:
         kernels.copy_all(self.gradients, gradients)
         with torch.no_grad():
             kernels.adam(*self.tensors, self.count.fill_(count), rate, self.decay)
+
+    def gather(self, gradients: Sequence[Tensor], scaler: LossScaler) -> Tensor:
+        kernels.copy_all(self.gradients, gradients)
+        return self.tensors[1].div_(scaler.scale)
+
+    def step_if(self, finite: Tensor, gradient: Tensor, scaler: LossScaler, rate: float | Tensor) -> None:
+        with torch.no_grad():
+            overflow = finite.logical_not().to(torch.float32)
+            kernels.adam(*self.tensors, self.count.copy_(scaler.taken), rate, self.decay, overflow)
 
 
 def make_optimizer(graph: Graph, network: Network) -> GroupedAdam[Tensor]:

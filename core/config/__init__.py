@@ -11,11 +11,12 @@ from core.config.schema import (
     make_config,
     models_with,
     own_keys,
+    run_keys,
     schema,
     to_values,
 )
 
 __all__ = [
     "DEFAULT_MODEL", "RUN_PLACES", "Config", "all_keys", "build_graph", "changed", "changes", "grouped_keys",
-    "identity", "make_config", "models_with", "own_keys", "schema", "to_values",
+    "identity", "make_config", "models_with", "own_keys", "run_keys", "schema", "to_values",
 ]

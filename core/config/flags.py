@@ -12,12 +12,12 @@ from pydantic.fields import FieldInfo
 
 from core.common.errors import UserError
 from core.common.text import shown, warn
-from core.config import Config, all_keys, grouped_keys, make_config, own_keys
+from core.config import Config, all_keys, grouped_keys, make_config, run_keys
 from core.config.yaml_files import load_mapping
 
 SPELLINGS = {  # old name -> key with the same meaning
     "signiture": "signature", "data_path": "data_dir", "data_url": "data_dir", "train_url": "output_path",
-    "train_epochs": "epochs",
+    "train_epochs": "epochs", "pationce": "patience",
 }
 DEVICE_TARGETS = {"CPU": "cpu", "GPU": "cuda", "Ascend": "npu"}
 RUN_HEADER = "# made by a run of the "  # how a configuration begins that a run wrote
@@ -27,6 +27,8 @@ OLD_HELP = {
     "device_target": "old: CPU, GPU or Ascend; use --device",
     "num_workers": "old: there are no loader workers; the data is on the device once",
     "para_path": "old: parameters come from --config FILE.yaml",
+    "train_time": "old: a command trains once; core.reproduce trains several seeds",
+    "train_steps": "old: a run is counted in epochs; use --epochs",
 }
 
 
@@ -48,8 +50,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(prog: str, description: str, without: Collection[str] = ()) -> Parser:
-    """A parser with one flag per key of the schema, but for those in `without`. Values stay text: the schema alone
-    validates."""
+    """A parser with one flag per key of the schema, and the old flags, but for those in `without`. Values stay text:
+    the schema alone validates."""
     parser = Parser(prog=prog, description=description, allow_abbrev=False,
                     formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110))
     parser.add_argument("--config", metavar="FILE", help="YAML file of keys; flags win over it, wherever they stand")
@@ -59,7 +61,8 @@ def make_parser(prog: str, description: str, without: Collection[str] = ()) -> P
     for name, key in SPELLINGS.items():
         old.add_argument(f"--{name}", dest=f"old_{name}", metavar=key.upper(), help=f"same as --{key}")
     for name, text in OLD_HELP.items():
-        old.add_argument(f"--{name}", dest=f"old_{name}", nargs="?", const="true", help=text)
+        if name not in without:
+            old.add_argument(f"--{name}", dest=f"old_{name}", nargs="?", const="true", help=text)
     return parser
 
 
@@ -116,7 +119,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             near = difflib.get_close_matches(str(key)[:MOST_COMPARED], list(known), 1)
             hint = f"did you mean {near[0]!r}?" if near else "docs/configuration.md lists all keys"
             raise UserError(f"{path}: unknown key {shown(key)}; {hint}")
-    return own_keys(loaded) if written_by_a_run(path) else loaded
+    return run_keys(loaded) if written_by_a_run(path) else loaded
 
 
 def written_by_a_run(path: Path) -> bool:
@@ -161,6 +164,10 @@ def _old_values(given: Mapping[str, Any]) -> dict[str, Any]:
         warn("--num_workers has no effect: the data is put on the device once; leave it out")
     if "old_para_path" in given:
         warn("--para_path has no effect: give parameters as YAML with --config FILE.yaml")
+    if "old_train_time" in given:
+        warn("--train_time has no effect: a command trains once, and nothing is chosen by its test score")
+    if "old_train_steps" in given:
+        warn("--train_steps has no effect: a run is counted in epochs; use --epochs")
     return values
 
 

@@ -10,11 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from core.common.half import HalfType
 from core.common.keys import OneOf, Rate, Width, searched, split_names
 from core.data.keys import AnyPath, DataKeys, by_dataset, by_name, spec_of
 from core.data.specs import LossKind, Reduction
 from core.models import MODELS
+from core.models.precision import Level
 
+Scale = Annotated[float, Field(ge=1, le=2.0**127)]
 RUN_PLACES = ("run_id", "signature", "output_path", "model_path")  # keys that name and place a run's folder
 
 
@@ -27,10 +30,19 @@ def _frozen(value: Any) -> Any:
 
 
 def _loss_scale(value: Any) -> Any:
+    """`none` is the scale 1."""
     try:
-        return value if value == "dynamic" else float(value)
+        return value if value == "dynamic" else 1.0 if value in (None, "none") else float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError("expected dynamic or a number") from None
+        raise ValueError("expected none, dynamic or a number") from None
+
+
+def _device(value: Any) -> Any:
+    """With the names that users of Paddle and MindSpore know: gpu, Ascend."""
+    if not isinstance(value, str):
+        return value
+    kind, colon, index = value.partition(":")
+    return {"gpu": "cuda", "ascend": "npu"}.get(kind.lower(), kind) + colon + index
 
 
 def _alias(value: Any) -> Any:
@@ -124,11 +136,23 @@ class TrainingKeys(ModelKeys):
 class HardwareKeys(TrainingKeys):
     """Where it runs, in which precision."""
 
-    device: Literal["cpu", "cuda", "npu"] = Field("cpu", description="where the network runs")
+    device: Annotated[str, BeforeValidator(_device)] = Field(
+        "cpu", description="where the network runs: cpu, cuda, npu, or one of several as cuda:1; gpu is cuda, Ascend "
+                           "is npu", pattern=r"^(cpu|(cuda|npu)(:\d{1,3})?)$")
     precision: Literal["float32", "float64"] = Field("float32", description="dtype of weights and arithmetic")
-    amp_level: Literal["O0", "O1", "O2"] = Field("O0", description="mixed precision level; O0 is none")
+    amp_level: Level = Field(
+        "O0", description="mixed precision: O0 none; O1 matrix products and LSTMs in half; O2 all but normalisation "
+                          "and loss in half")
+    amp_dtype: HalfType = Field("float16", description="which half precision")
     loss_scale: Annotated[float | Literal["dynamic"], BeforeValidator(_loss_scale)] = Field(
-        1.0, description="static loss scale, or dynamic")
+        1.0, description="of mixed precision: none (the scale 1), a number that stays, or dynamic")
+    loss_scale_init: Scale = Field(65536.0, description="a dynamic loss scale before the first step")
+    loss_scale_growth: Annotated[float, Field(gt=1, le=1024)] = Field(
+        2.0, description="what a dynamic loss scale is multiplied by after loss_scale_interval good steps in a row")
+    loss_scale_backoff: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="what it is multiplied by after an overflow, whose step is skipped; never below 1")
+    loss_scale_interval: Annotated[int, Field(ge=1, lt=2**31)] = Field(2000, description="good steps until it grows")
+    tf32: bool = Field(False, description="CUDA: float32 products in TensorFloat-32, which keeps 10 bits")
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="CPU threads; PyTorch's last bits depend on it")
 
@@ -164,7 +188,11 @@ class Config(HardwareKeys):
             raise ValueError(f"amp_level = {self.amp_level!r}: mixed precision starts from float32; "
                              "use precision float32 or amp_level O0")
         if self.loss_scale != "dynamic" and not 0 < self.loss_scale <= 2**24:
-            raise ValueError(f"loss_scale = {self.loss_scale}: expected dynamic or a number in (0, {2**24}]")
+            raise ValueError(f"loss_scale = {self.loss_scale}: expected none, dynamic or a number in (0, {2**24}]")
         if self.amp_level == "O0" and self.loss_scale != 1.0:
             raise ValueError(f"loss_scale = {self.loss_scale}: needs amp_level O1 or O2, or leave it out")
+        if self.tf32 and not self.device.startswith("cuda"):
+            raise ValueError(f"tf32 = {self.tf32}: only CUDA devices have it; leave it out, or use --device cuda")
+        if self.precision == "float64" and self.device.startswith("npu"):
+            raise ValueError("precision = 'float64': Ascend NPUs have no float64; use --precision float32")
         return self

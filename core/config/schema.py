@@ -67,6 +67,14 @@ def own_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in fields or not models_with(key)}
 
 
+def run_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of what a run wrote. Before there was amp_dtype, O1 on the CPU was bfloat16."""
+    found = own_keys(values)
+    if "amp_dtype" not in found and (found.get("amp_level"), found.get("device")) == ("O1", "cpu"):
+        found["amp_dtype"] = "bfloat16"
+    return found
+
+
 def make_config(values: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> Config:
     """Validate `values` into a configuration with every default filled in.
 
@@ -109,8 +117,13 @@ def _described(values: Mapping[str, Any], origin: Mapping[str, str]) -> Mapping[
 
 
 def changed(config: Config, values: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> Config:
-    """`config` with `values` on top. With another model, what only the one before has falls away."""
-    return make_config({**own_keys({**to_values(config), **values}), **values}, origin)
+    """`config` with `values` on top. With another model, what only the one before has falls away; without mixed
+    precision, its loss scale.
+    """
+    kept = to_values(config)
+    if values.get("amp_level") == "O0":
+        del kept["loss_scale"]
+    return make_config({**own_keys({**kept, **values}), **values}, origin)
 
 
 def to_values(config: Config) -> dict[str, Any]:

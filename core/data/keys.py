@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +37,12 @@ def path_that_can_be(value: Any) -> Any:
     return value
 
 
+def as_text(value: Any) -> Any:
+    """`happy` of `b'happy'`, as users of the Ascend port write a key of the published pickles; all else as it is."""
+    found = re.fullmatch(r"b(['\"])(\w+)\1", value) if isinstance(value, str) else None
+    return found[2] if found else value
+
+
 def spec_of(given: Mapping[str, Any]) -> DataSpec:
     """What the keys in `given` say of the data: a description of one's own, or a published data set by name."""
     described: Description | None = given["description"]
@@ -63,7 +70,7 @@ class DataKeys(Keys):
                           "(docs/data.md)")
     dataset: str = Field(description="data set and task; a YAML file describes one of your own",
                          json_schema_extra={"enum": [*DATASETS, "FILE.yaml"]})
-    emotion: Annotated[str, OneOf(PARTS)] | None = Field(
+    emotion: Annotated[str, OneOf(PARTS), BeforeValidator(as_text)] | None = Field(
         default_factory=lambda given: next(iter(spec_of(given).parts), None),
         description=f"{', '.join(map(str.upper, WITH_PARTS))} only: the emotion to detect "
                     f"(the original's default: {PARTS[0]})")

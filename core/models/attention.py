@@ -86,10 +86,10 @@ def _mean_steps64(node: Node, xs: Sequence[Sized], weights: Weights, train: bool
 KINDS = {
     # (B, T, E) -> the same with the sinusoids of its places added
     "positions": BlockSpec(nothing, lambda refs, options: refs[0].shape, _positions64),
-    # (B, T, D) -> (B, T): 1 for a step that holds anything but zeros, 0 for padding
-    "real_steps": BlockSpec(nothing, lambda refs, options: refs[0].shape[:1], _real_steps64),
+    # (B, T, D) -> (B, T): 1 for a step that holds anything but zeros, 0 for padding; in half, small numbers are zeros
+    "real_steps": BlockSpec(nothing, lambda refs, options: refs[0].shape[:1], _real_steps64, half="never"),
     # query (B, T, E), what it attends to (B, S, D), its real steps (B, S) -> (B, T, E); `heads` divide E
-    "attention": BlockSpec(_attention, lambda refs, options: refs[0].shape, _attention64),
+    "attention": BlockSpec(_attention, lambda refs, options: refs[0].shape, _attention64, half="O1"),
     # sequences (B, T, E), (B, S, E), ... one after the other -> (B, T + S + ..., E)
     "concat_steps": BlockSpec(nothing, lambda refs, options: (sum(ref.shape[0] for ref in refs), refs[0].shape[1]),
                               lambda node, xs, weights, train, doubt: concatenated(xs, 1)),

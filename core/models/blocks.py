@@ -106,13 +106,14 @@ def _concat64(node: Node, xs: Sequence[Sized], weights: Weights, train: bool, do
 
 KINDS = {
     # (B, I) -> (B, O), of a sequence at every step; activation: `relu` or none
-    "linear": BlockSpec(_linear, lambda refs, options: (*refs[0].shape[:-1], options["out"]), _linear64),
+    "linear": BlockSpec(_linear, lambda refs, options: (*refs[0].shape[:-1], options["out"]), _linear64,
+                        half="O1"),
     # (B, A) -> (B, A)
-    "batch_norm": BlockSpec(_batch_norm, lambda refs, options: refs[0].shape, _batch_norm64),
+    "batch_norm": BlockSpec(_batch_norm, lambda refs, options: refs[0].shape, _batch_norm64, half="never"),
     # (B, A) -> (B, A), of a sequence at every step
-    "layer_norm": BlockSpec(_layer_norm, lambda refs, options: refs[0].shape, _layer_norm64),
+    "layer_norm": BlockSpec(_layer_norm, lambda refs, options: refs[0].shape, _layer_norm64, half="never"),
     # (B, T, D) -> the last hidden state (B, H), or with `sequence` those of all steps (B, T, H)
-    "lstm": BlockSpec(_lstm, _lstm_shape, _lstm64),
+    "lstm": BlockSpec(_lstm, _lstm_shape, _lstm64, half="O1"),
     # (B, A), (B, C), ... -> (B, A + C + ...), of sequences at every step
     "concat": BlockSpec(nothing, lambda refs, options: (*refs[0].shape[:-1], sum(ref.shape[-1] for ref in refs)),
                         _concat64),

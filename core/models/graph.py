@@ -15,6 +15,7 @@ from core.common.rounding import Sized
 from core.data.specs import DataSpec, InputSpec, Task
 
 Initialiser = Literal["normal", "uniform", "ones", "zeros"]
+HalfFrom = Literal["O1", "O2", "never"]
 OTHERS, FROZEN, STATISTICS = "others", "frozen", "statistics"
 DROPOUT = "dropout"
 SEQUENCE = "sequence"  # the layout whose axes are (steps, width)
@@ -83,6 +84,7 @@ class Node:
     """A block of the graph. inputs: which values it takes; options: what its kind leaves open.
 
     needs: for each input, whether a gradient is wanted of it: only where a parameter lies before it.
+    half: its kind's, see BlockSpec.
     """
 
     kind: str
@@ -92,6 +94,7 @@ class Node:
     parameters: tuple[ParameterSpec, ...]
     output: Ref
     needs: tuple[bool, ...]
+    half: HalfFrom = "O2"
 
     def __getitem__(self, option: str) -> Any:
         return self.options[option]
@@ -117,12 +120,14 @@ class BlockSpec:
 
     parameters: (name, inputs, options) -> its tensors; shape: (inputs, options) -> the shape of a row of its output;
     layout: that of its output; empty: a sequence stays one where the output has as many axes, all else is `plain`.
+    half: the level of mixed precision from which it computes in half (core.models.precision).
     """
 
     parameters: Callable[[str, Sequence[Ref], Mapping[str, Any]], Sequence[ParameterSpec]]
     shape: Callable[[Sequence[Ref], Mapping[str, Any]], tuple[int, ...]]
     forward64: Forward64
     layout: str = ""
+    half: HalfFrom = "O2"
 
     def output(self, index: int, refs: Sequence[Ref], options: Mapping[str, Any]) -> Ref:
         """What a block of this kind gives, as the value `index` of a graph."""
@@ -199,7 +204,7 @@ class Builder:
         parameters = tuple(spec.parameters(name, refs, options))
         needs = tuple(self._trained[ref.index] for ref in refs)
         output = spec.output(len(self._values), refs, options)
-        self._put(Node(kind, name, tuple(ref.index for ref in refs), options, parameters, output, needs))
+        self._put(Node(kind, name, tuple(ref.index for ref in refs), options, parameters, output, needs, spec.half))
         return output
 
     def dropout(self, ref: Ref, rate: float, name: str) -> Ref:

@@ -67,6 +67,6 @@ def _rank_sum64(node: Node, xs: Sequence[Sized], weights: Mapping[str, Sized], t
 
 MODEL = Model("lmf", "low-rank fusion (Liu & Shen et al., 2018)", LMFKeys, lmf, {
     "low_rank_fusion": BlockSpec(_factors, lambda refs, options: (options["rank"], options["out"]),
-                                 _low_rank_fusion64, "terms"),
-    "rank_sum": BlockSpec(_sum_weights, lambda refs, options: (refs[0].shape[1],), _rank_sum64),
+                                 _low_rank_fusion64, "terms", half="O1"),
+    "rank_sum": BlockSpec(_sum_weights, lambda refs, options: (refs[0].shape[1],), _rank_sum64, half="O1"),
 })

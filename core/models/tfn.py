@@ -52,5 +52,5 @@ def _outer_product64(node: Node, xs: Sequence[Sized], weights: Mapping[str, Size
 
 MODEL = Model("tfn", "the full outer product (Zadeh et al., 2017)", TFNKeys, tfn, {
     "outer_product": BlockSpec(nothing, lambda refs, options: (math.prod(1 + ref.shape[0] for ref in refs),),
-                               _outer_product64),
+                               _outer_product64, half="O1"),
 })

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from core.common.arrays import F64, Array
+from core.common.arrays import Array
 from core.models.graph import Graph, Group
 from core.runtime.layouts import Flat, read_all
+from core.runtime.scaler import LossScaler
 from core.training.state import State
 
 T = TypeVar("T")
@@ -25,8 +26,19 @@ class AdamGroup(ABC, Generic[T]):
         self.value, self.exp_avg, self.exp_avg_sq, self.decay = value, exp_avg, exp_avg_sq, decay
 
     @abstractmethod
-    def step(self, gradients: Sequence[T], count: int, rate: float) -> None:
-        """Step number `count`, counted from 1, in place; `gradients` in the order of the group's parameters."""
+    def step(self, gradients: Sequence[T], count: Any, rate: Any) -> None:
+        """Step number `count`, counted from 1, in place; `gradients` in the order of the group's parameters.
+
+        Both are numbers, or tensors () of a backend whose steps are captured.
+        """
+
+    @abstractmethod
+    def gather(self, gradients: Sequence[T], scaler: LossScaler) -> T:
+        """The gradients of a step in mixed precision in one tensor, float32, divided by the loss scale."""
+
+    @abstractmethod
+    def step_if(self, finite: T, gradient: T, scaler: LossScaler, rate: Any) -> None:
+        """The step that `scaler` has counted, with what `gather` gave, where `finite` (); else nothing moves."""
 
 
 class GroupedAdam(Generic[T]):
@@ -37,11 +49,24 @@ class GroupedAdam(Generic[T]):
         self._columns = [place for place, group in enumerate(graph.groups) if group.name in groups]
         self._members = [[place for place, p in enumerate(graph.trainable) if p.group == name] for name in groups]
 
-    def step(self, gradients: Sequence[T], rates: F64) -> None:
+    def step(self, gradients: Sequence[T], rates: Sequence[Any]) -> None:
         """One step; `gradients` in the order of the graph's trained parameters, `rates` (G,) in that of its groups."""
         self.steps += 1
+        self.step_number(self.steps, gradients, rates)
+
+    def step_number(self, count: Any, gradients: Sequence[T], rates: Sequence[Any]) -> None:
+        """The step of that number, which is counted elsewhere."""
         for group, members, column in zip(self.groups.values(), self._members, self._columns, strict=True):
-            group.step([gradients[place] for place in members], self.steps, float(rates[column]))
+            group.step([gradients[place] for place in members], count, rates[column])
+
+    def scaled_step(self, gradients: Sequence[T], rates: Sequence[Any], scaler: LossScaler) -> None:
+        """One step of mixed precision, with gradients times the loss scale; none where one of them is not finite."""
+        groups = list(zip(self.groups.values(), self._members, self._columns, strict=True))
+        gathered = [group.gather([gradients[place] for place in members], scaler) for group, members, _ in groups]
+        finite = scaler.finite(gathered)
+        scaler.update(finite)
+        for (group, _, column), gradient in zip(groups, gathered, strict=True):
+            group.step_if(finite, gradient, scaler, rates[column])
 
     def load(self, state: State) -> None:
         """Set both moments and the step count."""

@@ -16,16 +16,16 @@ import numpy as np
 from core.common.arrays import Array
 from core.config import Config
 from core.models.graph import STATISTICS, Graph, ParameterSpec, Ref
+from core.models.precision import Observed
 from core.models.walk import Watch
 from core.runtime.layouts import Flat, Layouts, own_shape, read_all, to_neutral, to_own
 from core.runtime.optimizer import GroupedAdam
+from core.runtime.scaler import LossScaler
 from core.training.losses import loss_of
 from core.training.plan import EVALUATION_ROWS, Batch, EpochPlan, EpochResult
-from core.training.scaler import LossScaler
 from core.training.state import State
 
 T = TypeVar("T")
-T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class DeviceBatch(NamedTuple):
@@ -47,29 +47,23 @@ class Network(Protocol):
     def run(self, inputs: Sequence[Any], masks: Mapping[str, Any], train: bool, watch: Watch | None = None) -> Any:
         """The output (B, O)."""
 
-
-class Precision(Protocol[T_contra]):
-    """A backend's precision.py."""
-
-    def autocast(self, config: Config) -> contextlib.AbstractContextManager[object]:
-        """Within, the network runs in the run's precision level."""
-
-    def unscale(self, gradients: Sequence[T_contra], scale: float) -> bool:
-        """Divide by the loss scale in place; False when a gradient is not finite and the step must be skipped."""
+    def refresh(self) -> None:
+        """In mixed precision, bring what blocks in half work on up to the parameters."""
 
 
 class GraphSession(ABC, Generic[T]):
     """One network, its optimizer and its data on one device: core.training.session.Session."""
 
     layouts: Layouts
-    precision: Precision[T] | None = None  # a backend without one has O0 alone
 
-    def __init__(self, graph: Graph, config: Config, network: Network, optimizer: GroupedAdam[T]) -> None:
+    def __init__(self, graph: Graph, config: Config, network: Network, optimizer: GroupedAdam[T],
+                 scaler: LossScaler | None) -> None:
+        """`scaler`: of mixed precision."""
         self.graph, self.config, self.network, self.optimizer = graph, config, network, optimizer
-        self.loss, self.scaler = loss_of(config), LossScaler(config)
-        self.mixed = config.amp_level != "O0"
+        self.loss, self.scaler = loss_of(config), scaler
         self.splits: dict[str, dict[str, Any]] = {}
         self.rows: dict[str, int] = {}
+        self._unscaled = 1.0, 0  # loss scale and good steps of a state, where no scaler changes them
         self._layout: dict[str, str] = {one.name: one.layout for one in graph.inputs}
         self._layout.update((site.name, site.layout) for site in graph.dropout_sites)
 
@@ -97,16 +91,12 @@ class GraphSession(ABC, Generic[T]):
     def differentiate(self, batch: DeviceBatch) -> tuple[T, Sequence[T]]:
         """The loss of a batch in train mode, and its gradients in the order of the graph's trained parameters.
 
-        In mixed precision the gradients are times the loss scale.
+        In mixed precision the gradients are times the loss scale, those of blocks in half rounded to half.
         """
 
     def no_gradients(self) -> contextlib.AbstractContextManager[object]:
         """Within, nothing is kept for a way back."""
         return contextlib.nullcontext()
-
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Within, the network runs in the run's precision level."""
-        return self.precision.autocast(self.config) if self.precision else contextlib.nullcontext()
 
     @abstractmethod
     def export(self, path: Path, form: str) -> list[Path]:
@@ -119,28 +109,49 @@ class GraphSession(ABC, Generic[T]):
     def load_state(self, state: State) -> None:
         self._write(self._flats(), state.weights)
         self.optimizer.load(state)
-        self.scaler.load(state.loss_scale, state.good_steps)
+        if self.scaler:
+            self.scaler.load(state.loss_scale, state.good_steps, state.step)
+            self.network.refresh()
+        self._unscaled = state.loss_scale, state.good_steps
 
     def state(self) -> State:
         weights = read_all(self._flats())
-        return State({p.name: weights[p.name] for p in self.graph.parameters}, *self.optimizer.moments(),
-                     self.optimizer.steps, self.scaler.scale, self.scaler.good_steps)
+        scale, good = self._unscaled
+        step, scale, good = self.scaler.counters() if self.scaler else (self.optimizer.steps, scale, good)
+        return State({p.name: weights[p.name] for p in self.graph.parameters}, *self.optimizer.moments(), step, scale,
+                     good)
 
     def train_epoch(self, plan: EpochPlan) -> EpochResult:
-        losses, skipped, step = [], 0, 0
+        losses: list[T] = []
+        if self.scaler:
+            self.scaler.begin(len(plan.bounds))
         for first, last in plan.pieces():
-            for batch in self.batches(plan, first, last):
-                loss, gradients = self.differentiate(batch)
-                losses.append(loss)
-                finite = self._finite(gradients) if self.mixed else True
-                if finite:
-                    self.optimizer.step(gradients, plan.rates[step])
-                skipped, step = skipped + (not finite), step + 1
-        return EpochResult(self.read_losses(losses), skipped)
+            losses.extend(self.train_steps(plan, first, last))
+        return EpochResult(self.read_losses(losses), self.skipped())
+
+    def skipped(self) -> int:
+        """How many steps of this epoch the loss scaler has left out so far."""
+        return int(self.scaler.read(self.scaler.skipped)) if self.scaler else 0
+
+    def train_steps(self, plan: EpochPlan, first: int, last: int) -> Iterator[T]:
+        """The losses of the steps `first` to `last`, exclusive, as they are taken."""
+        rates = plan.rates[first:last].tolist()
+        for batch, now in zip(self.batches(plan, first, last), rates, strict=True):
+            loss, gradients = self.differentiate(batch)
+            self.step(gradients, now)
+            yield loss
+
+    def step(self, gradients: Sequence[T], rates: Sequence[Any]) -> None:
+        """One step of the optimizer with what `differentiate` gave."""
+        if self.scaler:
+            self.optimizer.scaled_step(gradients, rates, self.scaler)
+            self.network.refresh()
+        else:
+            self.optimizer.step(gradients, rates)
 
     def predict(self, split: str) -> Array:
         rows = self.rows[split]
-        with self.no_gradients(), self.autocast():
+        with self.no_gradients():
             parts = (self.rows_of(split, start, min(start + EVALUATION_ROWS, rows))
                      for start in range(0, rows, EVALUATION_ROWS))
             outputs = [self.read(self.network.run(part, {}, False)) for part in parts]
@@ -161,12 +172,17 @@ class GraphSession(ABC, Generic[T]):
     def gradients(self, batch: Batch) -> tuple[float, dict[str, Array]]:
         with self._kept_statistics():
             loss, gradients = self.differentiate(self._placed(batch))
-            found = {p.name: self._neutral(p, gradient)
+            scale = self.scaler.read(self.scaler.scale) if self.scaler else 1
+            found = {p.name: self._neutral(p, gradient) / np.asarray(scale, self.config.precision)
                      for p, gradient in zip(self.graph.trainable, gradients, strict=True)}
         return float(self.read_losses([loss])[0]), found
 
     def optimizer_groups(self) -> dict[str, list[str]]:
         return self.optimizer.names(self.network.tensors())
+
+    @abstractmethod
+    def observed(self) -> Observed:
+        """Where and in what it computes, as its tensors say."""
 
     def read_losses(self, losses: Sequence[T]) -> Any:
         """The losses of steps, float64 (steps,)."""
@@ -183,12 +199,6 @@ class GraphSession(ABC, Generic[T]):
     def _neutral(self, parameter: ParameterSpec, tensor: T) -> Array:
         array = self.read(tensor).reshape(own_shape(self.layouts, parameter))
         return to_neutral(self.layouts, parameter.layout, array, parameter.shape)
-
-    def _finite(self, gradients: Sequence[T]) -> bool:
-        assert self.precision is not None  # a backend without one refuses all levels but O0
-        finite = self.precision.unscale(gradients, self.scaler.scale)
-        self.scaler.update(finite)
-        return finite
 
     def _placed(self, batch: Batch) -> DeviceBatch:
         inputs = [self.place(self.own(name, batch.inputs[name])) for name in self.graph.input_names]

@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.config import Config
-from core.runtime.backend import open_session
+from core.runtime.backend import check_device, open_session
 from core.training.prepare import prepare
 from core.training.run_folder import RunFolder, new_run_folder
 from core.training.trainer import Trainer
@@ -16,6 +16,7 @@ def start_run(backend: str, config: Config, path: Path | None, resume: bool) -> 
     `path` is its run folder; None makes a new one, once all else is known to work. The folder is claimed until the run
     ends. Raises UserError, for a folder that another process works in too.
     """
+    check_device(backend, config)
     dataset, graph = prepare(config)
     session = open_session(backend, graph, config)
     path = path or new_run_folder(config, backend)
@@ -26,7 +27,7 @@ def start_run(backend: str, config: Config, path: Path | None, resume: bool) -> 
         trainer.load()
         if resume:
             trainer.resume()
-        folder.write_start(config, dataset, backend, graph.parameter_count)
+        folder.write_start(config, dataset, backend, graph.parameter_count, session.observed())
         return trainer
     except BaseException:
         folder.close()

@@ -24,6 +24,7 @@ from core.common.arrays import Array
 from core.common.errors import RunFailed, UserError
 from core.config import build_graph, make_config
 from core.data.specs import InputSpec
+from core.models.precision import Observed
 from core.runtime.backend import missing_reason, open_session
 from core.training.plan import Batch, EpochPlan, EpochResult
 from core.training.session import Session
@@ -180,6 +181,10 @@ class RemoteSession:
     def optimizer_groups(self) -> dict[str, list[str]]:
         groups: dict[str, list[str]] = self._call("optimizer_groups")
         return groups
+
+    def observed(self) -> Observed:
+        found: Observed = self._call("observed")
+        return found
 
     def export(self, path: Path, form: str) -> list[Path]:
         files: list[Path] = self._call("export", path, form)

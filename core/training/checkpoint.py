@@ -25,7 +25,7 @@ from core.common.errors import UserError, one_line
 from core.common.files import atomic_path
 from core.common.records import check_record, parse_json
 from core.common.text import shown, warn
-from core.config import Config, build_graph, make_config, own_keys, to_values
+from core.config import Config, build_graph, make_config, run_keys, to_values
 from core.data.archives import open_tensors
 from core.data.published import feature_inputs
 from core.data.ranges import check_ranges
@@ -96,7 +96,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     weights, exp_avg, exp_avg_sq = (_part(tensors, kind) for kind in KINDS)
     state = State(weights, exp_avg, exp_avg_sq, record.step, record.loss_scale, record.good_steps)
     try:
-        config, inputs = make_config(own_keys(record.config)), _inputs(record)
+        config, inputs = make_config(run_keys(record.config)), _inputs(record)
         checkpoint = Checkpoint(config, inputs, record.backend, record.fingerprint, state, record.progress,
                                 _part(tensors, RANGE))
         graph = checkpoint.graph

@@ -27,6 +27,7 @@ from core.config.flags import RUN_HEADER
 from core.data import Dataset
 from core.data.specs import Task
 from core.models.graph import Graph
+from core.models.precision import Observed
 from core.training.curves import Curves
 from core.training.losses import softmax
 
@@ -112,8 +113,9 @@ class RunFolder:
         for lock in self._locks:
             lock.check()
 
-    def write_start(self, config: Config, dataset: Dataset, backend: str, parameter_count: int) -> None:
-        """The resolved configuration and where everything came from."""
+    def write_start(self, config: Config, dataset: Dataset, backend: str, parameter_count: int,
+                    observed: Observed) -> None:
+        """The resolved configuration, where everything came from, and what it is computed on."""
         self.check()
         values = to_values(config)
         header = f"{RUN_HEADER}{backend} backend; run it again with --config on this file\n"
@@ -124,6 +126,7 @@ class RunFolder:
             "cleaning": {split: {m: dict(counts) for m, counts in by_modality.items()}
                          for split, by_modality in dataset.cleaning.items()},
             "notes": list(dataset.notes), "parameters": parameter_count, "versions": versions(backend),
+            "computed": str(observed), "device": observed.device, "dtype": observed.dtype,
         })
 
     def write_history(self, rows: Sequence[Row]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from core.common.arrays import Array
+from core.models.precision import Observed
 from core.training.plan import Batch, EpochPlan, EpochResult
 from core.training.state import State
 
@@ -39,6 +40,9 @@ class Session(Protocol):
 
     def optimizer_groups(self) -> dict[str, list[str]]:
         """Names of the parameters in each optimizer group, as the framework's optimizer holds them."""
+
+    def observed(self) -> Observed:
+        """Device and dtypes, as read off the tensors that it computes with."""
 
     def export(self, path: Path, form: str) -> list[Path]:
         """Write the network for deployment; returns the files. Raises UserError for an unknown form."""

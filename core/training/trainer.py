@@ -194,6 +194,7 @@ class Trainer:
             "data": self.dataset.title, "synthetic": self.dataset.synthetic, "notes": list(self.dataset.notes),
             "epochs": self.progress.epoch, "best_epoch": self.progress.best_epoch,
             "best_valid_loss": self.progress.best_loss, "parameters": self.graph.parameter_count,
+            "computed": str(self.session.observed()),
         }
         for name in ("valid", "test"):
             split = self.dataset.splits[name]

@@ -15,6 +15,7 @@ from backends.paddle.kernels import Place
 from core.common.arrays import Array
 from core.common.constants import LAYERNORM_EPS
 from core.models.graph import Node
+from core.runtime import half
 from core.runtime.layouts import Layout
 from core.training.losses import Loss
 from parity_tests.defaults import Replacements
@@ -103,9 +104,19 @@ def lstm_names() -> list[str]:
     return list(nn.LSTM(6, 5).state_dict())
 
 
-def nothing_refused() -> Replacements:
-    """A session that takes any mixed precision."""
-    return [(precision, "check_precision", lambda config: None)]
+def autocast() -> Replacements:
+    """Paddle's casts in the place of ours at the borders of blocks."""
+    def block(self: half.Bordered[Tensor], xs: Sequence[Tensor], train: bool) -> Tensor:
+        with paddle.amp.auto_cast(level=self.half.level, dtype=self.half.kind):
+            y: Tensor = self.block(xs, train)
+            return y
+
+    return [(half.Bordered, "__call__", block)]
+
+
+def own_cast() -> Replacements:
+    """Paddle's cast as it is."""
+    return [(precision.Half, "cast", lambda self, x, dtype: kernels.cast(x, dtype))]
 
 
 def autocast_dtype() -> str:

@@ -1,19 +1,18 @@
 """PyTorch's defaults and habits of code written for it."""
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backends.torch import blocks, kernels, model, precision, session
+from backends.torch import blocks, kernels, model, session
 from core.common.arrays import Array
 from core.models.graph import Node
+from core.runtime.half import Bordered
 from core.training.losses import Loss
 from parity_tests.defaults import Replacements
 
@@ -52,17 +51,18 @@ def mean_loss() -> Replacements:
     return [(session, "loss_of_batch", default)]
 
 
-def float16_autocast() -> Replacements:
-    """Autocast to float16, its usual dtype, on the CPU."""
-    def default(config: Any) -> contextlib.AbstractContextManager[object]:
-        return contextlib.nullcontext() if config.amp_level == "O0" else torch.autocast("cpu", dtype=torch.float16)
+class UnderAutocast(Bordered[Tensor]):
+    """A block under the framework's own autocast."""
 
-    return [(precision, "autocast", default)]
+    def __call__(self, xs: Sequence[Tensor], train: bool) -> Tensor:
+        with torch.autocast("cpu", dtype=self.half.dtype):
+            y: Tensor = self.block(xs, train)
+        return y.float()
 
 
-def nothing_refused() -> Replacements:
-    """No look at what this CPU can do."""
-    return [(precision, "check_precision", lambda graph, config: None)]
+def autocast() -> Replacements:
+    """Autocast on the CPU in the place of the casts at the borders."""
+    return [(model, "Bordered", UnderAutocast)]
 
 
 def softmax_without_axis(scores: Array) -> Array:

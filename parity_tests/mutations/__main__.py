@@ -9,7 +9,7 @@ import sys
 
 from core.runtime.backend import BACKENDS, missing_reason
 from core.runtime.worker import Worker
-from parity.ladder import RUNGS
+from parity.ladder import PLAIN
 from parity_tests.mutations import FAULTS
 from parity_tests.mutations.climbing import accused, climbed
 
@@ -21,12 +21,12 @@ def main() -> int:
     print("| fault | in | precision | laid to | by the rungs | right |\n|---|---|---|---|---|---|")
     try:
         for precision in ("float64", "float32"):
-            named = accused(climbed(workers, precision, list(RUNGS)))
+            named = accused(climbed(workers, precision, list(PLAIN)))
             wrong += bool(named)
             print(f"| none | | {precision} | {', '.join(named)} | | {'no' if named else 'yes'} |", flush=True)
             for key, fault in FAULTS.items():
                 for backend in workers if precision in fault.precisions else ():
-                    named = accused(climbed(workers, precision, list(RUNGS), backend, key))
+                    named = accused(climbed(workers, precision, list(PLAIN), backend, key))
                     right = set(named) == {backend} and set(fault.rungs) <= set(named[backend])
                     wrong += not right
                     print(f"| {fault.words} | {backend} | {precision} | {', '.join(named)} | "

@@ -62,7 +62,7 @@ class Row:
     """One system, cell and metric. setup: None where the number is only published.
 
     published: heading -> number. claimed: parameters that the paper claims. arms: backend -> what it has. notes: all
-    sentences about the data. selections: which epochs are the best of ours.
+    sentences about the data. selections: which epochs are the best of ours. same: files with the same settings.
     """
 
     model: str
@@ -76,6 +76,7 @@ class Row:
     notes: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()
     selections: tuple[str, ...] = ()
+    same: tuple[str, ...] = ()
 
     @property
     def system(self) -> str:
@@ -149,7 +150,8 @@ def our_rows(layout: Layout, planned: Sequence[Entry], metrics: Sequence[str],
                     _claimed(columns, setup.model) if whole and layout.spec.claimed else None,
                     arms_of(found, cell, metric), *_data(found),
                     tuple(dict.fromkeys(entry.job.config for entry in found)),
-                    tuple(dict.fromkeys(entry.selection for entry in found))))
+                    tuple(dict.fromkeys(entry.selection for entry in found)),
+                    tuple(dict.fromkeys(entry.job.same for entry in found if entry.job.same))))
     return rows
 
 

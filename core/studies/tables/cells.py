@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,17 @@ FILE = ".yaml"  # a variant that ends like this is a file of its own
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table. variant: "" or the settings that it has; file: how to call its configuration."""
+    """One cell of a table. variant: "" or the settings that it has; file: how to call its configuration.
+
+    own: beside another port's settings, the cell with those of the table, where these are there.
+    """
 
     spec: TableSpec
     name: str
     variant: str
     file: str
     values: Mapping[str, Any]
+    own: Cell | None = None
 
 
 def find_cells(specs: Sequence[TableSpec], names: Sequence[str], variants: Sequence[str],
@@ -56,7 +60,15 @@ def find_cells(specs: Sequence[TableSpec], names: Sequence[str], variants: Seque
             cells += [_read(spec, name, Path(variant).stem if variant.endswith(FILE) else variant, path, file)
                       for name, (path, file) in _files(spec, variant, names, modalities, configs, shown).items()
                       if not names or name in names]
-    return cells
+    return [replace(cell, own=_own(cell, configs, shown)) for cell in cells]
+
+
+def _own(cell: Cell, configs: Path, shown: Path) -> Cell | None:
+    """The cell with the table's own settings, for one that has a port's."""
+    path = configs / cell.spec.name / f"{cell.name}{FILE}"
+    if not cell.variant or cell.spec.base or not cell.spec.data.parts or not path.is_file():
+        return None
+    return _read(cell.spec, cell.name, "", path, str(shown / cell.spec.name / path.name))
 
 
 def _all(spec: TableSpec, configs: Path, shown: Path) -> list[str]:

@@ -174,7 +174,8 @@ def _remarks(table: Table, row: Row) -> str:
     known = table.layout.spec.data.published.sha256  # without it, no reader can tell another file from that one
     unlike += [UNKNOWN] if row.published and row.data and row.comparable and not known else []
     alone = ["no published counterpart"] if row.metric in table.layout.spec.unreported else []
-    return "; ".join([*unlike, *alone, *_arm_remarks(row.metric, row.arms)]) or NONE
+    same = [f"settings of {file}, but for the precision" for file in row.same]
+    return "; ".join([*unlike, *alone, *same, *_arm_remarks(row.metric, row.arms)]) or NONE
 
 
 def _arm_remarks(metric: str, arms: Mapping[str, Arm]) -> list[str]:

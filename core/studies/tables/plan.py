@@ -25,7 +25,17 @@ from core.common.files import naming_errors, write_json
 from core.common.lock import FolderLock
 from core.common.records import read_record
 from core.common.text import shown
-from core.config import DEFAULT_MODEL, Config, all_keys, changes, make_config, models_with, own_keys, to_values
+from core.config import (
+    DEFAULT_MODEL,
+    Config,
+    all_keys,
+    changes,
+    make_config,
+    models_with,
+    own_keys,
+    run_keys,
+    to_values,
+)
 from core.config import identity as identity_of
 from core.data.keys import LONGEST_NAME
 from core.data.tables import TABLES, TableSpec
@@ -35,7 +45,8 @@ from core.studies.tables.cells import Cell
 
 ANEW = "remove it and give the commands again, finished runs are kept"
 SAID = ("emotion", "epochs", "output_dim", "text_out")  # in a plan and in the names of runs also at their defaults
-HARDWARE = ("device", "precision", "amp_level", "loss_scale", "threads")  # may differ between backends of one row
+HARDWARE = ("device", "precision", "amp_level", "amp_dtype", "loss_scale", "loss_scale_init", "loss_scale_growth",
+            "loss_scale_backoff", "loss_scale_interval", "tf32", "threads")  # may differ between backends of one row
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,8 @@ class Job:
     """One cell of one table in one backend with one seed. `run` names its run folder, which jobs may share.
 
     config: how to call the file of its hyperparameters; data: `published` or `synthetic`; values: the keys of its
-    configuration that differ from the defaults, JSON-ready.
+    configuration that differ from the defaults, JSON-ready; same: of a port's settings, how to call the file of the
+    table's own where they are the same, but for what they run on; else empty, as in plans of earlier versions.
     """
 
     table: str
@@ -57,6 +69,7 @@ class Job:
     config: str
     data: str
     values: Mapping[str, Any]
+    same: str = ""
 
     @property
     def row(self) -> tuple[Any, ...]:
@@ -70,7 +83,7 @@ class Job:
     @property
     def made(self) -> Config:
         """The configuration. Earlier versions wrote the keys of other models with it."""
-        return make_config(own_keys(self.values))
+        return make_config(run_keys(self.values))
 
 
 def spec_of(job: Job, config: Config) -> TableSpec:
@@ -141,9 +154,20 @@ def plan_jobs(cells: Sequence[Cell], backends: Sequence[str], seeds: Sequence[in
             beside = _checked(idle, config, origin)
             for backend in backends:
                 job = Job(cell.spec.name, cell.name, cell.variant, config.model, config.modalities, backend, seed,
-                          run_name(config, backend, beside), cell.file, config.data, settings(config))
+                          run_name(config, backend, beside), cell.file, config.data, settings(config), same_as(cell))
                 jobs[job.key] = job
     return list(jobs.values())
+
+
+def same_as(cell: Cell) -> str:
+    """How the file of the table's own settings is called, where those of `cell` differ from it only in what they run
+    on, and in the seed, which a plan sets itself."""
+    own = cell.own
+    if own is None:
+        return ""
+    differ = changes(make_config(cell.values, dict.fromkeys(cell.values, cell.file)),
+                     make_config(own.values, dict.fromkeys(own.values, own.file)))
+    return own.file if differ.keys() <= {*HARDWARE, "seed"} else ""
 
 
 def _choices(models: Sequence[str], modalities: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from core.common.records import MOST_BYTES, check_record, parse_json, read_recor
 from core.common.text import printable
 from core.config import Config
 from core.data.tables import TableSpec
+from core.models.precision import emulated
 from core.studies.tables.plan import Job, load_plan, run_path, spec_of
 from core.training.metrics import Value
 from core.training.selection import selection_of
@@ -129,8 +130,11 @@ def load_entries(output: Path) -> list[Entry]:
 
 def _hardware(config: Config) -> str:
     """`cuda, float64`: backends of one row may differ in this."""
-    said = {config.device: "cpu", config.precision: "float32", f"amp {config.amp_level}": "amp O0"}
-    return ", ".join(value for value, default in said.items() if value != default)
+    said = {config.device: "cpu", config.precision: "float32"}
+    words = [value for value, default in said.items() if value != default]
+    if config.amp_level != "O0":
+        words.append(f"{config.amp_level} {config.amp_dtype}{' emulated' if emulated(config.device) else ''}")
+    return ", ".join(words)
 
 
 def _selection(config: Config) -> str:
