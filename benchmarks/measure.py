@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.floors import floor_of
+from core.common.arrays import Array
 from core.config import Config, build_graph, make_config
 from core.data.specs import InputSpec
 from core.models.graph import Graph
@@ -35,16 +36,21 @@ floors: dict[str, Callable[[], object]] = {}
 
 def open_cell(backend: str, cell: str, graph: Graph, config: Config, rows: int) -> Session:
     """Open the session of `cell` on random numbers: `rows` rows to train on, and a batch of them to predict."""
-    session = open_session(backend, graph, config)
-    draw = np.random.default_rng(0)
-    arrays = {one.name: draw.normal(size=(rows, *one.shape)).astype("float32") for one in graph.inputs}
-    arrays["label"] = (draw.integers(0, 2, rows) if graph.task.kind == "classification"
-                       else draw.uniform(-1, 1, (rows, graph.task.outputs)).astype("float32"))
+    session, arrays = open_session(backend, graph, config), random_rows(graph, rows)
     session.load_data("train", arrays)
     session.load_data("test", {name: array[:config.batch_size] for name, array in arrays.items()})
     session.load_state(initial_state(graph, 0, config.precision))
     cells[cell] = Cell(session, graph, config)
     return session
+
+
+def random_rows(graph: Graph, rows: int) -> dict[str, Array]:
+    """Random numbers in the shapes of the inputs and the label."""
+    draw = np.random.default_rng(0)
+    arrays = {one.name: draw.normal(size=(rows, *one.shape)).astype("float32") for one in graph.inputs}
+    arrays["label"] = (draw.integers(0, 2, rows) if graph.task.kind == "classification"
+                       else draw.uniform(-1, 1, (rows, graph.task.outputs)).astype("float32"))
+    return arrays
 
 
 def train(cell: str, rows: int, epoch: int) -> float:

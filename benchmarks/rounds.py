@@ -43,11 +43,12 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     return spread([one / other for one, other in zip(above, below, strict=True)])
 
 
-def make_parser(module: str, page: str) -> Parser:
-    """The flags of every benchmark. `page`: the module's docstring."""
+def make_parser(module: str, page: str, several: bool = True) -> Parser:
+    """The flags of every benchmark. `page`: the module's docstring; several: whether it compares backends."""
     parser = Parser(prog=f"python -m {module}", description=page, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backends", metavar="NAMES", help=f"some of {','.join(BACKENDS)} [every installed one]")
+    if several:
+        parser.add_argument("--backends", metavar="NAMES", help=f"some of {','.join(BACKENDS)} [every installed one]")
     parser.add_argument("--rounds", metavar="N", type=count, help="rounds that every number is the median of [7]")
     parser.add_argument("--threads", metavar="N", type=count, help="CPU threads of each backend [1]")
     parser.add_argument("--debug", action="store_const", const=True, help="show the traceback of an error")
