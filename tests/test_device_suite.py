@@ -46,11 +46,11 @@ WRONG = {
         "        yield batch if self.capture else batch._replace(masks=dict(list(batch.masks.items())[1:]))",
         "TorchSession.batches = wrong"),
     "O1: the copies in half are those of the first step": (
-        "from backends.torch.model import Network",
+        "from backends.torch.model import Copies",
         "from backends.torch.session import TorchSession",
-        "refresh = Network.refresh",
-        "TorchSession.train_steps = (lambda kept: lambda self, *one: [setattr(Network, 'refresh', lambda self: None),",
-        "    *kept(self, *one), setattr(Network, 'refresh', refresh)][1:-1])(TorchSession.train_steps)"),
+        "refresh = Copies.refresh",
+        "TorchSession.train_steps = (lambda kept: lambda self, *one: [setattr(Copies, 'refresh', lambda self: None),",
+        "    *kept(self, *one), setattr(Copies, 'refresh', refresh)][1:-1])(TorchSession.train_steps)"),
 }
 
 

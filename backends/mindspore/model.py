@@ -16,8 +16,9 @@ from backends.mindspore.kernels import add, assign, concat
 from backends.mindspore.precision import Bordered, Half
 from backends.mindspore.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
-from core.models.precision import borders, half_parameters
+from core.models.precision import borders
 from core.models.walk import Watch, backpropagate, execute, folds, local_tensors, record, steps_of
+from core.runtime import half as shared
 
 BLOCKS = {**blocks.BLOCKS, **normalisation.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
 BLOCKS64 = {**blocks.BLOCKS64, **normalisation.BLOCKS64, **attention.BLOCKS, **fusion.BLOCKS}
@@ -96,17 +97,6 @@ class Network(nn.Cell):
         gradients = backpropagate(self.unwatched, tape, dy, add)
         return [gradients[name] for name in self.trained]
 
-    def refresh(self) -> None:
-        """In mixed precision, bring the copies in half up to the parameters."""
-        if self.copies:
-            self.copies.refresh()
-
-    def in_half(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """What `backward` gives, as blocks in half give it: rounded to half."""
-        copies = self.copies
-        return [copies.rounded(name, gradient) if copies else gradient
-                for name, gradient in zip(self.trained, gradients, strict=True)]
-
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and statistics by neutral name."""
         return dict(self.own)
@@ -123,19 +113,15 @@ class Network(nn.Cell):
         return cell, name
 
 
-class Copies:
+class Copies(shared.Copies[Tensor]):
     """What blocks in half work on: their parameters rounded to half, by name."""
 
     def __init__(self, graph: Graph, own: Mapping[str, Tensor], half: Half) -> None:
-        names = half_parameters(graph, half.level)
-        self.flat, self.half = Flat([p for p in graph.parameters if p.name in names], half.working), half
+        super().__init__(graph, half)
+        self.flat = Flat(self.parameters, half.working)
         self.tensors = {name: self.flat.parameter(name) for name in self.flat.places}
         self.sources = [own[name].view(-1) for name in self.tensors]
 
     def refresh(self) -> None:
         """Round the parameters anew."""
         assign(self.flat.value, self.half.leave(concat(tuple(self.sources))))
-
-    def rounded(self, name: str, gradient: Tensor) -> Tensor:
-        """The gradient of a parameter in the dtype that its block gives it in."""
-        return self.half.leave(gradient) if name in self.tensors else gradient

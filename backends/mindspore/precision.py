@@ -22,11 +22,9 @@ from backends.mindspore.kernels import (
     select,
     sub,
 )
-from core.common.errors import UserError
 from core.common.half import HalfType
 from core.config import Config
 from core.models.graph import Graph
-from core.models.precision import in_half
 from core.runtime import half
 from core.runtime.scaler import LossScaler, corrections
 
@@ -35,11 +33,7 @@ HALVES: dict[HalfType, mindspore.dtype] = {"float16": mindspore.float16, "bfloat
 
 
 def check_precision(graph: Graph, config: Config) -> None:
-    """Refuse what this framework can't do on this device. Raises UserError."""
-    halved = [node.kind for node in graph.nodes if in_half(node, config.amp_level)]
-    if config.device.startswith("npu") and config.amp_dtype == "bfloat16" and "lstm" in halved:
-        raise UserError("amp_dtype = 'bfloat16': the LSTM of Ascend NPUs has float16 and float32; use --amp_dtype "
-                        "float16")
+    """Refuse what this framework can't do on this device: there is nothing."""
 
 
 class Half(half.Half[Tensor]):
@@ -52,6 +46,10 @@ class Half(half.Half[Tensor]):
 
     def one(self) -> Tensor:
         return constant(1, self.working)
+
+    def gradient(self, slope: Tensor) -> Tensor:
+        """That of a parameter of a block in half; float32 again where it is emulated, which saves a Cast."""
+        return self.leave(slope)
 
     def leave(self, y: Tensor) -> Tensor:
         """What a block in half gives, and what passes a border on the way back."""

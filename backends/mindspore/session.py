@@ -97,15 +97,14 @@ class MindSporeSession(GraphSession[Tensor]):
             yield DeviceBatch(inputs, ops.narrow(label, 0, start, rows), cut)
 
     def differentiate(self, batch: DeviceBatch) -> tuple[Tensor, Sequence[Tensor]]:
+        network, scale = self.network, self.scaler.scale if self.scaler else None
         if self.captured:
-            losses, gradients = self.captured(batch, self.scaler.scale if self.scaler else None)
-            return losses, self.network.in_half(gradients)
-        output, tape = self.network.forward(batch.inputs, batch.masks)
-        if self.half is None or self.scaler is None:
-            losses, slope = loss_of_batch(self.loss, output, batch.label)
-            return losses, self.network.backward(slope, tape)
-        losses, slope = loss_of_batch(self.loss, in_dtype(output, self.dtype), batch.label)
-        return losses, self.network.in_half(self.network.backward(mul(slope, self.scaler.scale), tape))
+            losses, slopes = self.captured(batch, scale)
+        else:
+            output, tape = network.forward(batch.inputs, batch.masks)
+            losses, slope = loss_of_batch(self.loss, in_dtype(output, self.dtype), batch.label)
+            slopes = network.backward(slope if scale is None else mul(slope, scale), tape)
+        return losses, network.copies.gradients(slopes) if network.copies else slopes
 
     def export(self, path: Path, form: str) -> list[Path]:
         return export_network(self.graph, self.state().weights, self.dtype, path, form)

@@ -17,8 +17,9 @@ from backends.paddle.kernels import Place, ops
 from backends.paddle.precision import Half
 from backends.paddle.state import Flat
 from core.models.graph import FROZEN, STATISTICS, Graph
-from core.models.precision import borders, half_parameters
+from core.models.precision import borders
 from core.models.walk import Watch, execute, folds, local_tensors, steps_of
+from core.runtime import half as shared
 from core.runtime.half import Bordered
 
 BLOCKS = {**blocks.BLOCKS, **normalisation.BLOCKS, **attention.BLOCKS, **fusion.BLOCKS}
@@ -57,8 +58,7 @@ class Network(nn.Layer):
                 trained[norm], trained[linear] = made[norm].plain, partial(made[linear].folded, made[norm].pair)
         self.steps = steps_of(graph, made)
         self.unwatched = steps_of(graph, trained)  # what training takes: saves LayerNorm's way back over the inputs
-        self.trained = [p.name for p in graph.trainable]
-        self.leaves = [working[name] for name in self.trained]  # what a step differentiates by
+        self.leaves = [working[p.name] for p in graph.trainable]  # what a step differentiates by
         # frozen ones too: the backward passes of rnn and addmm fail unless all their parameters ask for gradients
         self.asked = self.leaves + [working[p.name] for p in graph.group(FROZEN)]
         self.sequences = [one.layout == "sequence" for one in graph.inputs]
@@ -77,17 +77,6 @@ class Network(nn.Layer):
         """The output (B, O) of rows (B, A) and sequences (T, B, D), time first."""
         output: Tensor = execute(self.unwatched if train and watch is None else self.steps, inputs, masks, train, watch)
         return output
-
-    def refresh(self) -> None:
-        """In mixed precision, bring the copies in half up to the parameters."""
-        if self.copies:
-            self.copies.refresh()
-
-    def in_half(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Those of the leaves, as blocks in half give them: rounded to half."""
-        copies = self.copies
-        return [copies.rounded(name, gradient) if copies else gradient
-                for name, gradient in zip(self.trained, gradients, strict=True)]
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and statistics by neutral name."""
@@ -109,12 +98,12 @@ class Network(nn.Layer):
         return layer, name
 
 
-class Copies:
+class Copies(shared.Copies[Tensor]):
     """What blocks in half work on: their parameters rounded to half, by name."""
 
     def __init__(self, graph: Graph, own: Mapping[str, Tensor], half: Half) -> None:
-        names = half_parameters(graph, half.level)
-        self.flat, self.half = Flat([p for p in graph.parameters if p.name in names], half.working), half
+        super().__init__(graph, half)
+        self.flat = Flat(self.parameters, half.working)
         self.tensors = {name: self.flat.view(name) for name in self.flat.places}
         for tensor in self.tensors.values():
             tensor.stop_gradient = False
@@ -123,7 +112,3 @@ class Copies:
     def refresh(self) -> None:
         """Round the parameters anew."""
         self.half.take(self.flat.value, ops.concat(self.sources, 0))
-
-    def rounded(self, name: str, gradient: Tensor) -> Tensor:
-        """The gradient of a parameter in the dtype that its block gives it in."""
-        return self.half.cast(gradient, self.half.dtype) if name in self.tensors else gradient

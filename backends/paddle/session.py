@@ -82,12 +82,12 @@ class PaddleSession(GraphSession[Tensor]):
 
     def differentiate(self, batch: DeviceBatch) -> tuple[Tensor, Sequence[Tensor]]:
         network, output = self.network, self.network.run(batch.inputs, batch.masks, True)
-        if self.half is None or self.scaler is None:
+        if network.copies is None or self.scaler is None:
             loss = loss_of_batch(self.loss, output, batch.label)
             return loss.detach(), paddle.grad(loss, network.asked)[:len(network.leaves)]
         loss = loss_of_batch(self.loss, cast(output, self.dtype), batch.label)
-        gradients = paddle.grad(ops.multiply(loss, self.scaler.scale), network.asked)
-        return loss.detach(), network.in_half(gradients[:len(network.leaves)])
+        slopes = paddle.grad(ops.multiply(loss, self.scaler.scale), network.asked)
+        return loss.detach(), network.copies.gradients(slopes[:len(network.leaves)])
 
     def no_gradients(self) -> contextlib.AbstractContextManager[object]:
         context: contextlib.AbstractContextManager[object] = paddle.no_grad()

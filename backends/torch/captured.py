@@ -6,22 +6,30 @@ tensors, and the next step finds it by a counter of its own.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from core.runtime.session import DeviceBatch
+from core.runtime.session import DeviceBatch, GraphSession
 from core.training.plan import EpochPlan
-
-if TYPE_CHECKING:
-    from backends.torch.session import TorchSession
 
 Step = Callable[[], None]
 Capture = Callable[[Step], Step]  # what a call of the result does is what a call of the step did when it was captured
 WARM_UP = 3  # steps before the capture, in which cuBLAS and cuDNN choose kernels and take memory
+
+
+class OnDevice(GraphSession[Tensor]):
+    """A session of which a step can be captured."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @abstractmethod
+    def inputs_of(self, data: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
+        """The inputs of `rows` (B,) of a split: (B, A), or (T, B, D) of a sequence."""
 
 
 class StaticStep:
@@ -30,7 +38,7 @@ class StaticStep:
     capacity: steps of which order, masks and learning rates can be put in at a time.
     """
 
-    def __init__(self, session: TorchSession, rows: int, capacity: int) -> None:
+    def __init__(self, session: OnDevice, rows: int, capacity: int) -> None:
         self.session, self.rows = session, rows
         self.capacity = capacity = max(capacity, WARM_UP)  # before anything is put in, the warm-up takes so many
         device, precision = session.device, session.config.precision

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from backends.torch import precision
-from backends.torch.captured import Capture, CapturedSteps, StaticStep, capture_on_cuda
+from backends.torch.captured import Capture, CapturedSteps, OnDevice, StaticStep, capture_on_cuda
 from backends.torch.deployment import export_network
 from backends.torch.losses import loss_of_batch
 from backends.torch.model import Network
@@ -23,7 +23,7 @@ from core.common.arrays import Array
 from core.config import Config
 from core.models.graph import Graph
 from core.models.precision import Observed
-from core.runtime.session import DeviceBatch, GraphSession
+from core.runtime.session import DeviceBatch
 from core.training.plan import EpochPlan
 
 
@@ -38,7 +38,7 @@ def open_session(graph: Graph, config: Config) -> TorchSession:
     return TorchSession(graph, config, find_device(config.device))
 
 
-class TorchSession(GraphSession[Tensor]):
+class TorchSession(OnDevice):
     """One network, its optimizer and its data on one device."""
 
     layouts = LAYOUTS
@@ -101,10 +101,10 @@ class TorchSession(GraphSession[Tensor]):
     def differentiate(self, batch: DeviceBatch) -> tuple[Tensor, Sequence[Tensor]]:
         output = self.network.run(batch.inputs, batch.masks, True)
         loss = loss_of_batch(self.loss, output.to(self.dtype), batch.label)
-        if self.half is None or self.scaler is None:
+        if self.network.copies is None or self.scaler is None:
             return loss.detach(), torch.autograd.grad(loss, self.network.leaves)
-        gradients = torch.autograd.grad(loss * self.scaler.scale, self.network.leaves)
-        return loss.detach(), self.network.in_half(gradients)
+        slopes = torch.autograd.grad(loss * self.scaler.scale, self.network.leaves)
+        return loss.detach(), self.network.copies.gradients(slopes)
 
     def no_gradients(self) -> contextlib.AbstractContextManager[object]:
         return torch.no_grad()

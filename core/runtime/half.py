@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from core.common.half import HalfType
 from core.config import Config
-from core.models.precision import Border, Level, emulated
+from core.models.graph import Graph
+from core.models.precision import Border, Level, emulated, half_parameters
 
 T = TypeVar("T")
 
@@ -46,10 +47,34 @@ class Half(ABC, Generic[T]):
         """What a block in half gives; emulated, by a way to half and back."""
         return self.cast(self.cast(y, self.dtype), self.working)
 
+    def gradient(self, slope: T) -> T:
+        """That of a parameter of a block in half, as the block gives it."""
+        return self.cast(slope, self.dtype)
+
     def observed(self) -> tuple[Level, HalfType, bool]:
         """Level, half type and whether it is emulated, as a tensor says that has crossed a border."""
         found: Any = self.cast(self.one(), self.dtype)
         return self.level, next(kind for kind, dtype in self.halves.items() if dtype == found.dtype), self.emulated
+
+
+class Copies(ABC, Generic[T]):
+    """What blocks in half work on, `tensors` by name: their parameters rounded to half. Adam steps those in float32."""
+
+    tensors: Mapping[str, T]
+
+    def __init__(self, graph: Graph, half: Half[T]) -> None:
+        names = half_parameters(graph, half.level)
+        self.parameters, self.half = [p for p in graph.parameters if p.name in names], half
+        self.trained = [p.name for p in graph.trainable]
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Round the parameters anew: after every step."""
+
+    def gradients(self, slopes: Sequence[T]) -> list[T]:
+        """Those of the trained parameters, as blocks in half give them: rounded to half."""
+        return [self.half.gradient(slope) if name in self.tensors else slope
+                for name, slope in zip(self.trained, slopes, strict=True)]
 
 
 class Bordered(Generic[T]):

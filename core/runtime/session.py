@@ -40,15 +40,13 @@ class Network(Protocol):
     """A backend's network: its tensors lie in `flats`, those of trained and frozen groups and of the statistics."""
 
     flats: Mapping[str, Sequence[Flat[Any]]]
+    copies: Any  # of mixed precision: core.runtime.half.Copies; None at O0
 
     def tensors(self) -> dict[str, Any]:
         """Parameters and statistics by neutral name, as the framework holds them."""
 
     def run(self, inputs: Sequence[Any], masks: Mapping[str, Any], train: bool, watch: Watch | None = None) -> Any:
         """The output (B, O)."""
-
-    def refresh(self) -> None:
-        """In mixed precision, bring what blocks in half work on up to the parameters."""
 
 
 class GraphSession(ABC, Generic[T]):
@@ -111,7 +109,7 @@ class GraphSession(ABC, Generic[T]):
         self.optimizer.load(state)
         if self.scaler:
             self.scaler.load(state.loss_scale, state.good_steps, state.step)
-            self.network.refresh()
+            self.network.copies.refresh()
         self._unscaled = state.loss_scale, state.good_steps
 
     def state(self) -> State:
@@ -145,7 +143,7 @@ class GraphSession(ABC, Generic[T]):
         """One step of the optimizer with what `differentiate` gave."""
         if self.scaler:
             self.optimizer.scaled_step(gradients, rates, self.scaler)
-            self.network.refresh()
+            self.network.copies.refresh()
         else:
             self.optimizer.step(gradients, rates)
 
