@@ -85,10 +85,12 @@ def test_statistics(lab: Lab, batch_size: int) -> None:
     hold(lab, "statistics", batch_size)
 
 
-@pytest.mark.parametrize(("level", "half"), [("O1", "float16"), ("O1", "bfloat16"), ("O2", "float16"),
-                                             ("O2", "bfloat16")])
+@pytest.mark.parametrize(("level", "half"), [("O1", "bfloat16"), ("O2", "float16")])
 def test_borders(open_lab: Any, backend: str, case: str, level: str, half: str) -> None:
-    """And what else mixed precision is held to: Adam's steps in float32 are those of its own gradients."""
+    """And what else mixed precision is held to: Adam's steps in float32 are those of its own gradients.
+
+    test_borders.py has every kind of block at both levels in both types.
+    """
     lab = open_lab(backend, "float32", case, values={"amp_level": level, "amp_dtype": half})
     hold(lab, "borders")
     if (level, half) == ("O2", "float16"):  # the rest doesn't depend on them
