@@ -12,6 +12,7 @@ from core.config import make_config, to_values
 from core.config.flags import make_parser, read_values
 from core.data import load_dataset
 from core.data.tables import TABLES
+from core.models.precision import Observed
 from core.studies import search
 from core.studies.search_confirm import open_confirmation
 from core.studies.search_space import search_space
@@ -42,7 +43,7 @@ def runs(folder: Path) -> Format:
 
     def write(place: Path) -> None:
         trainer = trainer_of(Scripted([3, 2, 1]), place / "run", epochs=3)
-        trainer.run_folder.write_start(trainer.config, trainer.dataset, "torch", 1)
+        trainer.run_folder.write_start(trainer.config, trainer.dataset, "torch", 1, Observed("cpu", "float32"))
         trainer.run(lambda row: None)
 
     files = written(write, folder / "run")
