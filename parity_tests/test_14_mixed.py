@@ -6,6 +6,10 @@ moves by one unit in the last place of half: that is the floor, of every step, e
 """
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,7 @@ from core.runtime.worker import Worker
 from core.studies.tables.statistics import interval
 from parity.runs import Record, judge, nudge
 from parity_tests.states import SEED, initial_state
-from parity_tests.test_10_whole_run import SHORT, whole
+from parity_tests.test_10_whole_run import ROOT, SHORT, whole
 
 VALUES = {**SHORT, "epochs": 4, "learning_rate": 0.001, "factor_learning_rate": 0.001}
 NUDGED = ("audio_factor", "fusion_weights", "video_subnet.linear_1.weight", "audio_subnet.linear_2.weight")
@@ -59,21 +63,41 @@ def test_a_nudge_is_one_unit_of_half(open_lab: Any) -> None:
         assert changed.sum() == 1 and (moved != before.weights["audio_factor"]).sum() == 1
 
 
-# Set before the test was first run: 5 % of O0's mean best validation loss, as test_13_equivalence.py has it between
+# Set before any of it was run: 5 % of O0's mean best validation loss, as test_13_equivalence.py has it between
 # backends. The 90 % confidence interval of the difference, paired by seed, must lie within.
 MARGIN, SEEDS = 0.05, range(8)
 LEVELS: dict[str, dict[str, Any]] = {"O0": {}, "O1": {"amp_level": "O1", "loss_scale": "dynamic"},
                                      "O2": {"amp_level": "O2", "loss_scale": "dynamic"}}
-LONG = {"dataset": "mosi", "data": "synthetic", "batch_size": 32, "epochs": 15, "learning_rate": 0.001,
-        "factor_learning_rate": 0.0005, "weight_decay": 0.001}
+TRAINED = {"max_len": 4, "batch_size": 32, "epochs": 10, "learning_rate": 0.0005, "factor_learning_rate": 0.0005,
+           "weight_decay": 0.001}
+# Not synthetic MOSI or IEMOCAP, on which this was tried first: whether a seed finds their planted interaction within so
+# many epochs turns on a rounding, its best loss is .6 or 1.4, and the interval was -36 % to +49 %.
+EXPERIMENTS: dict[str, dict[str, Any]] = {"mosi": {"dataset": "mosi", "modalities": "audio,text", **TRAINED},
+                                          "pom": {"dataset": "pom", "data": "synthetic", **TRAINED}}
+
+
+@pytest.fixture(scope="module")
+def real_mosi(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of mosi.pkl."""
+    real = Path(os.environ.get("LMF_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not (real / "build_reference_pickles.py").is_file():
+        pytest.skip(f"no real data in {real}; LMF_REAL_DATA names its folder")
+    folder = tmp_path_factory.mktemp("real")
+    subprocess.run([sys.executable, str(real / "build_reference_pickles.py"), str(folder)], check=True)
+    return str(folder)
 
 
 @pytest.mark.slow
-def test_levels_are_equivalent(workers: dict[str, Worker], backend: str) -> None:
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_levels_are_equivalent(request: pytest.FixtureRequest, workers: dict[str, Worker], backend: str,
+                               experiment: str) -> None:
     """O1 and O2 in float16 with a dynamic loss scale, beside O0: best validation losses over eight seeds."""
-    best = {level: [float(whole(workers, backend, {**LONG, **values, "seed": seed}).valid.min()) for seed in SEEDS]
-            for level, values in LEVELS.items()}
+    values = EXPERIMENTS[experiment]
+    if "data" not in values:
+        values = {**values, "data_dir": request.getfixturevalue("real_mosi")}
+    best = {level: [float(whole(workers, backend, {**values, **more, "seed": seed}).valid.min()) for seed in SEEDS]
+            for level, more in LEVELS.items()}
     for level in ("O1", "O2"):
         low, high = interval(best[level], best["O0"], np.mean(best["O0"]))
-        print(f"{backend}, {level} - O0: 90 % interval {low:+.2%} to {high:+.2%}, margin {MARGIN:.0%}")
+        print(f"{experiment}, {backend}, {level} - O0: 90 % interval {low:+.2%} to {high:+.2%}, margin {MARGIN:.0%}")
         assert low > -MARGIN and high < MARGIN
